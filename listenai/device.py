@@ -1,0 +1,45 @@
+"""What a device can do, and how a dialect's devices are treated."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+import attrs
+
+
+class Echo(StrEnum):
+    """Whether the device's microphone hears its loudspeaker."""
+
+    CANCELLED = "cancelled"
+    RAW = "raw"
+    UNKNOWN = "unknown"
+
+
+@attrs.frozen
+class Capabilities:
+    """What the device said it can do; all default to no (PROTOCOLS.md)."""
+
+    pause: bool = False  # obeys `pause` and `resume`
+    flush: bool = False  # obeys `flush`
+    playback_reports: bool = False  # says how many samples were played
+    display_text: bool = False  # shows the reply's text: shown counts as seen
+    echo: Echo = Echo.UNKNOWN
+
+
+@attrs.frozen
+class DeviceProfile:
+    """How a dialect's devices are treated (PROTOCOLS.md, "Profiles")."""
+
+    history_messages: int = 10
+    temperature: float = 0.7
+    max_tokens: int = 2048
+    utterance_seconds: float = 30.0  # longer ones are cut into segments
+    lead_seconds: float = 0.5  # audio at the device ahead of its clock, where it can stop
+    lead_seconds_unstoppable: float = 0.16  # where it can neither pause nor flush: its tail
+    chunk_seconds: float = 0.06  # longest audio message
+    paced: bool = True
+
+    def lead(self, capabilities: Capabilities) -> float:
+        """Seconds of audio the device may hold ahead of its clock."""
+        stoppable = capabilities.pause or capabilities.flush
+        return self.lead_seconds if stoppable else self.lead_seconds_unstoppable

@@ -1,0 +1,1 @@
+"""Sans-IO translation between wire messages and events, one module a dialect."""

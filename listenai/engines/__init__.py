@@ -1,0 +1,1 @@
+"""Implementations of hearing, thinking and speaking; one module an engine."""

@@ -1,0 +1,458 @@
+"""The vocabulary of a conversation: tiny frozen facts and requests.
+
+Three groups: what a device asks (dialect → conversation), what is heard
+(recognizer → floor), what the device is told (conversation → dialect).
+Samples are counted from the start of a stream; texts are plain.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import StrEnum
+from typing import Any
+
+import attrs
+
+from listenai.device import Capabilities
+from listenai.errors import ErrorCode
+
+JsonObject = Mapping[str, Any]
+
+
+@attrs.frozen
+class ToolSchema:
+    """A tool as a chat model sees it; `parameters` is a JSON Schema object."""
+
+    name: str
+    description: str
+    parameters: JsonObject
+
+
+# --- what a device asks ------------------------------------------------------------------
+
+
+@attrs.frozen
+class AudioReceived:
+    """Audio from the microphone, any number of bytes."""
+
+    pcm: bytes  # int16 little-endian mono 16 kHz
+
+
+@attrs.frozen
+class SessionStart:
+    """Begin, or take up again, a session."""
+
+    session_id: str | None = None
+    capabilities: Capabilities = attrs.field(factory=Capabilities)
+    device_tools: tuple[ToolSchema, ...] = ()
+
+
+@attrs.frozen
+class Configuration:
+    """What a device may change about its conversation; None leaves a setting as it is."""
+
+    language: str | None = None
+    voice_id: str | None = None
+    system_prompt: str | None = None
+    vad_threshold: float | None = None
+    vad_silence_frames: int | None = None
+    end_of_turn_ms: float | None = None
+    interruptible: bool | None = None
+    tools: bool | None = None
+    partial_results: bool | None = None
+    output_sample_rate: int | None = None
+
+
+@attrs.frozen
+class TextTyped:
+    """A turn without speech."""
+
+    text: str
+
+
+@attrs.frozen
+class SpeechFinished:
+    """Push-to-talk was let go: the utterance ends now."""
+
+
+@attrs.frozen
+class InterruptPressed:
+    """The button: stop the reply."""
+
+
+@attrs.frozen
+class PlaybackReported:
+    """What the device's loudspeaker has really played of a stream."""
+
+    stream_id: int
+    played_samples: int
+    output_latency_ms: float = 0.0
+
+
+@attrs.frozen
+class DeviceToolReturned:
+    """The device's answer to a tool call that it was asked to run."""
+
+    call_id: str
+    ok: bool
+    result: Any
+
+
+@attrs.frozen
+class SessionEnd:
+    """Erase the session and close."""
+
+
+@attrs.frozen
+class StatisticsAsked:
+    """Please send the session's statistics."""
+
+
+@attrs.frozen
+class PingReceived:
+    """The device asks whether we live."""
+
+    id: str | int | None = None
+
+
+Request = (
+    AudioReceived
+    | SessionStart
+    | Configuration
+    | TextTyped
+    | SpeechFinished
+    | InterruptPressed
+    | PlaybackReported
+    | DeviceToolReturned
+    | SessionEnd
+    | StatisticsAsked
+    | PingReceived
+)
+
+
+# --- what is heard -----------------------------------------------------------------------
+
+
+@attrs.frozen
+class SpeechStarted:
+    """The detector's first speech frame: `speeching` is true from here on."""
+
+    segment_id: int
+
+
+@attrs.frozen
+class SpeechSuspected:
+    """Enough speech frames of this segment to think that somebody really speaks."""
+
+    segment_id: int
+
+
+@attrs.frozen
+class SpeechEnded:
+    """The detector's silence frames are complete: the segment is over.
+
+    A FinalTranscript or TranscriptionFailed for it follows if, and only if,
+    `transcript_follows`; otherwise it was too short to be speech.
+    """
+
+    segment_id: int
+    last_speech_at: float  # Trio's time of the last speech frame
+    transcript_follows: bool
+
+
+@attrs.frozen
+class PartialTranscript:
+    """What the words of the utterance are so far; may still change."""
+
+    segment_id: int
+    text: str
+
+
+@attrs.frozen
+class FinalTranscript:
+    """The text of the whole utterance, up to and including this segment."""
+
+    segment_id: int
+    text: str  # empty: no words in it
+    complete: bool | None = None  # a whole sentence?  None: the transcriber cannot tell
+
+
+@attrs.frozen
+class TranscriptionFailed:
+    """No text for this segment."""
+
+    segment_id: int
+    code: ErrorCode
+    message: str
+
+
+SpeechEvent = (
+    SpeechStarted
+    | SpeechSuspected
+    | SpeechEnded
+    | PartialTranscript
+    | FinalTranscript
+    | TranscriptionFailed
+)
+
+
+# --- what the device is told -------------------------------------------------------------
+
+
+class State(StrEnum):
+    """What the assistant is doing, for a light or a label."""
+
+    READY = "ready"
+    LISTENING = "listening"
+    HEARING = "hearing"
+    THINKING = "thinking"
+    SPEAKING = "speaking"
+    QUEUED = "queued"
+    CLOSING = "closing"
+
+
+class Certainty(StrEnum):
+    """How the heard text is known."""
+
+    REPORTED = "reported"  # from the device's playback report and the engine's word timings
+    ESTIMATED = "estimated"
+
+
+class Target(StrEnum):
+    """Who runs a tool."""
+
+    SERVER = "server"
+    DEVICE = "device"
+
+
+@attrs.frozen
+class EffectiveConfiguration:
+    """A conversation's settings, all of them known."""
+
+    language: str = "en"
+    voice_id: str = "default"
+    system_prompt: str = ""
+    vad_threshold: float = 0.5
+    vad_silence_frames: int = 5
+    end_of_turn_ms: float | None = None  # None: adaptive
+    interruptible: bool = True
+    tools: bool = True
+    partial_results: bool = True
+    output_sample_rate: int = 16_000  # Hz
+
+    def merged(self, wanted: Configuration) -> EffectiveConfiguration:
+        """These settings with the wanted ones put in."""
+        changes = attrs.asdict(wanted, filter=lambda _, value: value is not None)
+        return attrs.evolve(self, **changes)
+
+
+@attrs.frozen
+class Offer:
+    """What this server can do, for `status ready`."""
+
+    languages: tuple[str, ...] = ()
+    voices: tuple[str, ...] = ()
+    tools: tuple[str, ...] = ()
+
+
+@attrs.frozen
+class SessionStatistics:
+    """Spec 000, "Session Statistics"."""
+
+    message_count: int
+    interaction_count: int
+    duration_seconds: float
+    average_interaction_seconds: float | None
+    last_activity: float  # seconds since the epoch
+
+
+@attrs.frozen
+class StatusChanged:
+    """The assistant's state; the optional parts where PROTOCOLS.md has them."""
+
+    state: State
+    session_id: str
+    restored: bool | None = None
+    configuration: EffectiveConfiguration | None = None
+    offer: Offer | None = None
+    statistics: SessionStatistics | None = None
+
+
+@attrs.frozen
+class UserTranscript:
+    """What the user said; `turn_id` is the turn it will open."""
+
+    text: str
+    is_final: bool
+    speeching: bool
+    segment_id: int
+    turn_id: int
+
+
+@attrs.frozen
+class TextDelta:
+    """An increment of the reply's text."""
+
+    turn_id: int
+    text: str
+
+
+@attrs.frozen
+class TextDone:
+    """The whole text of the reply."""
+
+    turn_id: int
+    text: str
+    tool_calls: tuple[JsonObject, ...] = ()
+
+
+@attrs.frozen
+class ToolCalled:
+    """A tool runs; target DEVICE: please run it and answer."""
+
+    turn_id: int
+    call_id: str
+    name: str
+    arguments: JsonObject
+    target: Target
+
+
+@attrs.frozen
+class ToolReturned:
+    """A tool's result, or why it failed."""
+
+    turn_id: int
+    call_id: str
+    name: str
+    ok: bool
+    result: Any
+    duration_ms: float
+
+
+@attrs.frozen
+class StreamStarted:
+    """Audio follows, until StreamEnded or StreamFlushed."""
+
+    turn_id: int
+    stream_id: int
+    sample_rate: int  # Hz
+
+
+@attrs.frozen
+class SentenceStarted:
+    """From this sample on the stream says this."""
+
+    stream_id: int
+    text: str
+    from_sample: int
+
+
+@attrs.frozen
+class AudioChunk:
+    """Audio to be played."""
+
+    stream_id: int
+    pcm: bytes  # int16 little-endian mono at the stream's rate
+
+
+@attrs.frozen
+class StreamEnded:
+    """The stream is complete."""
+
+    stream_id: int
+    samples: int
+
+
+@attrs.frozen
+class StreamPaused:
+    """Stop playing at once, keep what is queued."""
+
+    stream_id: int
+
+
+@attrs.frozen
+class StreamResumed:
+    """Go on where the pause stopped."""
+
+    stream_id: int
+
+
+@attrs.frozen
+class StreamFlushed:
+    """Forget what is queued; what follows is another stream's."""
+
+    stream_id: int
+
+
+@attrs.frozen
+class TurnInterrupted:
+    """The user took the floor."""
+
+    turn_id: int
+    heard_text: str
+    unheard_text: str
+    played_ms: float
+    certainty: Certainty
+
+
+@attrs.frozen
+class TurnMetrics:
+    """When what happened, in ms after the last speech sample (typed: after the text came)."""
+
+    turn_id: int
+    end_of_speech_ms: float | None = None  # the detector said: over
+    transcript_ms: float | None = None
+    turn_started_ms: float | None = None
+    first_token_ms: float | None = None
+    first_sentence_ms: float | None = None
+    first_audio_ms: float | None = None  # handed to the wire
+    text_done_ms: float | None = None
+    audio_done_ms: float | None = None
+    ended_ms: float | None = None
+
+
+@attrs.frozen
+class StatisticsSent:
+    """Answer to StatisticsAsked."""
+
+    session_id: str
+    statistics: SessionStatistics
+
+
+@attrs.frozen
+class ErrorReported:
+    """Something went wrong; the connection goes on unless it is closed next."""
+
+    code: ErrorCode
+    message: str
+    turn_id: int | None = None
+    retry_after_ms: int | None = None
+
+
+@attrs.frozen
+class PongSent:
+    """Answer to PingReceived."""
+
+    id: str | int | None = None
+
+
+Notice = (
+    StatusChanged
+    | UserTranscript
+    | TextDelta
+    | TextDone
+    | ToolCalled
+    | ToolReturned
+    | StreamStarted
+    | SentenceStarted
+    | AudioChunk
+    | StreamEnded
+    | StreamPaused
+    | StreamResumed
+    | StreamFlushed
+    | TurnInterrupted
+    | TurnMetrics
+    | StatisticsSent
+    | ErrorReported
+    | PongSent
+)

@@ -1,0 +1,1 @@
+"""The one port: front door, HTTP pages, WebSocket wires."""

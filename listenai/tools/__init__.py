@@ -1,0 +1,1 @@
+"""Tools a chat model may call."""
