@@ -57,3 +57,11 @@ def dbfs(pcm: bytes) -> float:
 def seconds(pcm: bytes, sample_rate: int = SAMPLE_RATE) -> float:
     """How long int16 mono PCM plays."""
     return len(pcm) / SAMPLE_BYTES / sample_rate
+
+
+def scaled(pcm: bytes, percent: int) -> bytes:
+    """The same audio at this share of its loudness (amplitude)."""
+    if percent == 100:  # the common case copies nothing
+        return pcm
+    samples = np.frombuffer(pcm, np.int16).astype(np.int32) * percent // 100
+    return samples.clip(-32768, 32767).astype(np.int16).tobytes()

@@ -1,0 +1,219 @@
+"""One connection: reader → listening → floor → turns → outbox → writer, in one nursery.
+
+Theory.  The writer lives in the outer nursery and outlives everything else, so
+that the last words (an error, a goodbye) still go out; all other tasks live in
+the inner one.  When the device leaves, both are cancelled; when something
+fails, the device is told first, then the failure is raised to whoever serves
+the connection.  Whatever happens, nothing of the connection is left afterwards
+and what was heard has been written into the session.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from contextlib import suppress
+
+import attrs
+import trio
+
+from listenai.conversation.device_tools import DeviceTools
+from listenai.conversation.dialogue import Dialogue, Engines
+from listenai.conversation.outbox import Outbox
+from listenai.dialects.base import Dialect
+from listenai.effects import Effects
+from listenai.errors import DeviceStalled, ErrorCode, ProtocolError
+from listenai.events import (
+    ErrorReported,
+    Notice,
+    PingReceived,
+    PongSent,
+    Request,
+    SessionEnd,
+    SessionStart,
+    State,
+    StatusChanged,
+)
+from listenai.sessions.base import Session
+from listenai.wire import DeviceGone, Message, Wire
+
+_log = logging.getLogger(__name__)
+
+OpenSession = Callable[[str | None], tuple[Session, bool]]  # id -> the session, restored?
+
+
+@attrs.frozen
+class Deadlines:
+    """How long a connection waits, in seconds."""
+
+    turn: float = 600.0  # spec 000: CLOUD_INTERACTION_TIMEOUT
+    stall: float = 5.0  # one message not taken by the device
+    ping_interval: float = 30.0  # spec 000: CLOUD_PING_INTERVAL
+    ping_timeout: float = 300.0  # spec 000: CLOUD_PING_TIMEOUT
+
+
+@attrs.frozen
+class Goodbye:
+    """How a connection is closed."""
+
+    code: int = 1000
+    reason: str = ""
+
+
+class Conversation:
+    """One connection.  `run` is its whole life."""
+
+    def __init__(
+        self,
+        wire: Wire,
+        dialect: Dialect,
+        engines: Engines,
+        open_session: OpenSession,
+        effects: Effects,
+        deadlines: Deadlines,
+    ) -> None:
+        self._wire, self._dialect = wire, dialect
+        self._engines, self._open_session = engines, open_session
+        self._effects, self._deadlines = effects, deadlines
+        self._outbox = Outbox()
+        self._dialogue: Dialogue | None = None
+        self._goodbye = Goodbye()
+        self._outer: trio.Nursery
+        self._inner: trio.Nursery
+
+    async def run(self, first_message: Message, draining: trio.Event) -> None:
+        """Until the device leaves or the drain is done; raises only our own bugs.
+
+        first_message: what the dialect was chosen by.
+        draining: when set, the reply in progress is finished and the device is told goodbye.
+        """
+        failure: BaseExceptionGroup[Exception] | None = None
+        try:
+            async with trio.open_nursery() as self._outer:
+                self._outer.start_soon(self._write)
+                try:
+                    async with trio.open_nursery() as self._inner:
+                        self._inner.start_soon(self._ping)
+                        self._inner.start_soon(self._drain, draining)
+                        await self._read(first_message)
+                except* (DeviceGone, DeviceStalled):
+                    raise
+                except* Exception as group:  # a bug of ours: first the device is told
+                    failure = group
+                    self._say_goodbye(Goodbye(1011, "internal error"))
+                    self._tell(ErrorReported(ErrorCode.INTERNAL_ERROR, "an internal error"))
+                if not failure:
+                    self._tell_closing()
+                self._outbox.close()
+        except* DeviceGone:
+            _log.debug("device_left")
+        except* DeviceStalled as group:
+            _log.warning("device_stalled: %s", group.exceptions[0])
+            self._say_goodbye(Goodbye(1008, "the device does not read"))
+        finally:
+            if self._dialogue:
+                self._dialogue.close()
+        await self._wire.aclose(self._goodbye.code, self._goodbye.reason)
+        if failure:
+            raise failure
+
+    # --- reading ---------------------------------------------------------------------------
+
+    async def _read(self, message: Message) -> None:
+        """Takes messages, the first included, until the inner nursery is cancelled."""
+        while True:
+            try:
+                for request in self._dialect.receive(message, trio.current_time()):
+                    await self._handle(request)
+            except ProtocolError as error:
+                self._outbox.post(ErrorReported(error.code, str(error)))
+            self._outbox.gate_changed()  # the dialect's own deadline may have moved
+            message = await self._wire.receive()
+
+    async def _handle(self, request: Request) -> None:
+        match request:
+            case PingReceived(id=ping_id):
+                self._outbox.post(PongSent(ping_id))
+            case SessionStart():
+                self._begin(request)
+            case SessionEnd():
+                self._say_goodbye(Goodbye(1000, "session ended"))
+                self._inner.cancel_scope.cancel()
+            case _:
+                await self._begun().handle(request)
+
+    def _begin(self, request: SessionStart) -> Dialogue:
+        """Opens the session and starts talking; a connection does so once."""
+        if self._dialogue:
+            message = f"this connection has the session {self._dialogue.session.id!r} already"
+            raise ProtocolError(ErrorCode.SESSION_ERROR, message)
+        session, restored = self._open_session(request.session_id)
+        self._dialogue = dialogue = Dialogue(
+            self._engines,
+            self._dialect.profile,
+            session,
+            request.capabilities,
+            DeviceTools(request.device_tools),
+            self._outbox,
+            self._effects,
+            turn_seconds=self._deadlines.turn,
+        )
+        self._outbox.post(
+            StatusChanged(State.READY, session.id, restored, session.configuration, dialogue.offer)
+        )
+        self._inner.start_soon(dialogue.run)
+        return dialogue
+
+    def _begun(self) -> Dialogue:
+        """The dialogue, begun as if asked for where the device did not ask."""
+        return self._dialogue or self._begin(SessionStart())
+
+    # --- the other tasks -------------------------------------------------------------------
+
+    async def _write(self) -> None:
+        """The only sender.  Ends when the outbox is closed and empty."""
+        with suppress(trio.EndOfChannel):
+            while True:
+                event: Notice | None = None
+                with trio.move_on_at(self._dialect.next_deadline()):
+                    event = await self._outbox.take()
+                # No checkpoint from here to `wire.send`: a hold cannot come between.
+                now = trio.current_time()
+                due = self._dialect.send(event, now) if event else self._dialect.expire(now)
+                for message in due:
+                    with trio.move_on_after(self._deadlines.stall) as stall:
+                        await self._wire.send(message)
+                    if stall.cancelled_caught:
+                        raise DeviceStalled(f"no message taken for {self._deadlines.stall:g} s")
+
+    async def _ping(self) -> None:
+        while True:
+            await trio.sleep(self._deadlines.ping_interval)
+            with trio.move_on_after(self._deadlines.ping_timeout) as timer:
+                await self._wire.ping()
+            if timer.cancelled_caught:
+                message = f"no answer to a ping for {self._deadlines.ping_timeout:g} s"
+                raise DeviceStalled(message)
+
+    async def _drain(self, draining: trio.Event) -> None:
+        await draining.wait()
+        if self._dialogue:
+            await self._dialogue.drain()
+        self._say_goodbye(Goodbye(1001, "the server is going away"))
+        self._inner.cancel_scope.cancel()
+
+    # --- the end ---------------------------------------------------------------------------
+
+    def _say_goodbye(self, goodbye: Goodbye) -> None:
+        if self._goodbye == Goodbye():  # the first reason is the reason
+            self._goodbye = goodbye
+
+    def _tell_closing(self) -> None:
+        if self._dialogue:
+            session = self._dialogue.session
+            statistics = session.statistics(self._effects.wall_clock())
+            self._tell(StatusChanged(State.CLOSING, session.id, statistics=statistics))
+
+    def _tell(self, event: Notice) -> None:
+        with suppress(DeviceStalled):  # then it will not read this either
+            self._outbox.post(event)

@@ -1,0 +1,388 @@
+"""SANS-IO: who may speak.
+
+One plain object is told every event and answers with actions; it never waits,
+so nothing can come between a decision and its effects.  Two machines run side
+by side.  The *reply*: none, running, held (the user may be speaking: nothing of
+it is sent), leaving (interrupted: nothing of it is ever sent again).  The
+*user*: silent, speaking, awaited (the segment is over, its text is not yet
+known), pausing (the text is known, the end-of-turn delay runs).
+
+A hold ends in a release (false alarm) or an interruption, which is confirmed by
+a word, by speech that still goes on after HOLD_SECONDS, or by the button.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from enum import Enum, auto
+
+import attrs
+
+from listenai.conversation.endpointing import Endpointer, is_backchannel
+from listenai.errors import ErrorCode
+from listenai.events import (
+    ErrorReported,
+    FinalTranscript,
+    InterruptPressed,
+    Notice,
+    PartialTranscript,
+    SpeechEnded,
+    SpeechEvent,
+    SpeechFinished,
+    SpeechStarted,
+    SpeechSuspected,
+    State,
+    TextTyped,
+    TranscriptionFailed,
+    UserTranscript,
+)
+
+HOLD_SECONDS = 1.5  # a held reply waits this long for confirmation
+NEVER = float("inf")
+
+
+# --- causes and actions --------------------------------------------------------------------
+
+
+@attrs.frozen
+class UserSaid:
+    """A turn's cause: an utterance.  Times are Trio's."""
+
+    text: str
+    last_speech_at: float
+    ended_at: float  # the detector said so
+    transcript_at: float
+
+
+@attrs.frozen
+class UserTyped:
+    """A turn's cause: typed text."""
+
+    text: str
+    at: float
+
+
+Cause = UserSaid | UserTyped
+
+
+@attrs.frozen
+class BeginTurn:
+    """Make this turn and queue it."""
+
+    turn_id: int
+    cause: Cause
+
+
+@attrs.frozen
+class HoldTurn:
+    """Send nothing more of the latest turn, for now."""
+
+
+@attrs.frozen
+class ReleaseTurn:
+    """It was nothing: the latest turn goes on."""
+
+
+@attrs.frozen
+class InterruptTurn:
+    """The latest turn is over: flush and cancel."""
+
+
+@attrs.frozen
+class CommitUtterance:
+    """What the recognizer has joined is taken, or forgotten: the next speech is a new utterance."""
+
+
+@attrs.frozen
+class Tell:
+    """Post this notice."""
+
+    notice: Notice
+
+
+@attrs.frozen
+class Show:
+    """The user's side of the state changed."""
+
+    state: State
+
+
+Action = BeginTurn | HoldTurn | ReleaseTurn | InterruptTurn | CommitUtterance | Tell | Show
+
+
+# --- the two machines ----------------------------------------------------------------------
+
+
+class Reply(Enum):
+    """What the latest turn is doing with the floor."""
+
+    NONE = auto()
+    RUNNING = auto()
+    HELD = auto()
+    LEAVING = auto()
+
+
+class User(Enum):
+    """What the user is doing."""
+
+    SILENT = auto()
+    SPEAKING = auto()
+    AWAITED = auto()
+    PAUSING = auto()
+
+
+class Change(Enum):
+    """What happens to a reply."""
+
+    BEGIN = auto()
+    SUSPECT = auto()
+    FALSE_ALARM = auto()
+    CONFIRM = auto()
+    LEAVE = auto()
+
+
+# What is not in the table changes nothing.
+_REPLY: dict[tuple[Reply, Change], tuple[Reply, Action | None]] = {
+    (Reply.NONE, Change.BEGIN): (Reply.RUNNING, None),
+    (Reply.RUNNING, Change.BEGIN): (Reply.RUNNING, None),  # queued behind one not interruptible
+    (Reply.LEAVING, Change.BEGIN): (Reply.RUNNING, None),  # queued behind one being left
+    (Reply.RUNNING, Change.SUSPECT): (Reply.HELD, HoldTurn()),
+    (Reply.RUNNING, Change.CONFIRM): (Reply.LEAVING, InterruptTurn()),
+    (Reply.HELD, Change.FALSE_ALARM): (Reply.RUNNING, ReleaseTurn()),
+    (Reply.HELD, Change.CONFIRM): (Reply.LEAVING, InterruptTurn()),
+    (Reply.RUNNING, Change.LEAVE): (Reply.NONE, None),
+    (Reply.HELD, Change.LEAVE): (Reply.NONE, None),
+    (Reply.LEAVING, Change.LEAVE): (Reply.NONE, None),
+}
+
+
+@attrs.define
+class _Draft:
+    """What was understood of the utterance so far."""
+
+    text: str = ""
+    complete: bool | None = None
+    segment_id: int = 0
+    last_speech_at: float = 0.0
+    ended_at: float = 0.0
+    transcript_at: float = 0.0
+
+
+@attrs.define
+class Floor:
+    """One conversation's floor.  Times are Trio's; every method is plain code."""
+
+    last_turn_id: int = 0
+    language: str = "en"
+    interruptible: bool = True
+    partial_results: bool = True
+    draining: bool = False
+    max_waiting_turns: int = 4  # begun and not left; the turns' channel is this long
+    endpointer: Endpointer = attrs.field(factory=Endpointer)
+    is_echo: Callable[[str], bool] = lambda _text: False
+    reply: Reply = Reply.NONE
+    user: User = User.SILENT
+    _draft: _Draft = attrs.field(factory=_Draft)
+    _suspected: bool = False
+    _finish_now: bool = False
+    _waiting_turns: int = 0
+    _hold_deadline: float = NEVER
+    _turn_deadline: float = NEVER
+    _actions: list[Action] = attrs.field(factory=list)
+
+    def handle(
+        self, event: SpeechEvent | SpeechFinished | TextTyped | InterruptPressed, now: float
+    ) -> list[Action]:
+        """What follows from this event."""
+        match event:
+            case SpeechStarted():
+                self._speech_started(now)
+            case SpeechSuspected():
+                self._speech_suspected(now)
+            case PartialTranscript():
+                self._partial(event)
+            case SpeechEnded():
+                self._speech_ended(event, now)
+            case FinalTranscript():
+                self._final(event, now)
+            case TranscriptionFailed(code=code, message=message):
+                self._actions.append(Tell(ErrorReported(code, message)))
+                self._final(FinalTranscript(event.segment_id, ""), now)
+            case SpeechFinished():
+                self._finish_now = self.user is not User.SILENT
+                self._commit_if_due(now)
+            case TextTyped(text=text):
+                self._typed(text, now)
+            case InterruptPressed():
+                self._change(Change.CONFIRM)
+        return self._take_actions()
+
+    @property
+    def busy(self) -> bool:
+        """Whether a turn was begun and not yet left."""
+        return self._waiting_turns > 0
+
+    def set_interruptible(self, value: bool) -> list[Action]:
+        """From now on speech may, or may not, take the floor from a reply."""
+        self.interruptible = value
+        if not value:
+            self._change(Change.FALSE_ALARM)
+        return self._take_actions()
+
+    def turn_left(self, turn_id: int, now: float) -> list[Action]:
+        """The turn's scope was left and its history committed."""
+        self._waiting_turns -= 1
+        if turn_id == self.last_turn_id:
+            self._change(Change.LEAVE)
+            speaking = self._suspected and self.user is User.SPEAKING
+            self._actions.append(Show(State.HEARING if speaking else State.LISTENING))
+            self._commit_if_due(now)
+        return self._take_actions()
+
+    def next_deadline(self) -> float:
+        """When `expire` wants to be called."""
+        if self._commit_is_blocked():
+            return self._hold_deadline
+        return min(self._hold_deadline, self._turn_deadline)
+
+    def expire(self, now: float) -> list[Action]:
+        """What is due by now."""
+        if now >= self._hold_deadline:
+            self._hold_deadline = NEVER
+            if self.user is User.SPEAKING:
+                self._change(Change.CONFIRM)
+            elif self.user is not User.AWAITED:  # else: the transcript will decide
+                self._change(Change.FALSE_ALARM)
+        self._commit_if_due(now)
+        return self._take_actions()
+
+    # --- the user speaks -------------------------------------------------------------------
+
+    def _speech_started(self, now: float) -> None:
+        self.endpointer.speech_started(now)
+        self.user = User.SPEAKING
+        self._suspected = False
+        self._turn_deadline = NEVER
+
+    def _speech_suspected(self, now: float) -> None:
+        self._suspected = True
+        self._suspect_reply(now)
+        self._actions.append(Show(State.HEARING))
+
+    def _suspect_reply(self, now: float) -> None:
+        if self.interruptible and self._change(Change.SUSPECT):
+            self._hold_deadline = now + HOLD_SECONDS
+
+    def _partial(self, event: PartialTranscript) -> None:
+        if self.partial_results:
+            self._tell_transcript(event.text, event.segment_id, is_final=False)
+        if self.reply is Reply.HELD and self._takes_floor(event.text):
+            self._change(Change.CONFIRM)
+
+    def _speech_ended(self, event: SpeechEnded, now: float) -> None:
+        if event.transcript_follows:
+            self.user = User.AWAITED
+            self._draft.last_speech_at = event.last_speech_at
+            self._draft.ended_at = now
+        else:  # a click, a cough: what was said before it still stands
+            self._change(Change.FALSE_ALARM)
+            self._pause_or_forget(now)
+
+    def _final(self, event: FinalTranscript, now: float) -> None:
+        draft = self._draft
+        draft.text, draft.complete = event.text, event.complete
+        draft.segment_id, draft.transcript_at = event.segment_id, now
+        if self.interruptible and self._takes_floor(event.text):
+            self._change(Change.CONFIRM)
+        elif self.reply in (Reply.RUNNING, Reply.HELD) and self.interruptible:
+            draft.text = ""  # "uh-huh" while we speak, or nothing at all
+        if self.user is not User.AWAITED:
+            return  # the user went on meanwhile: the next segment's text covers this one
+        if not draft.text:
+            self._change(Change.FALSE_ALARM)
+        self._pause_or_forget(now)
+
+    def _pause_or_forget(self, now: float) -> None:
+        if self._draft.text:
+            self.user = User.PAUSING
+            delay = self.endpointer.delay(self._draft.text, self._draft.complete)
+            self._turn_deadline = self._draft.last_speech_at + delay
+            if self.partial_results and self._turn_deadline > now and not self._finish_now:
+                self._tell_transcript(self._draft.text, self._draft.segment_id, is_final=False)
+            self._commit_if_due(now)
+        else:
+            self._forget()
+            if self.reply is Reply.NONE:
+                self._actions.append(Show(State.LISTENING))
+
+    def _takes_floor(self, text: str) -> bool:
+        return bool(text) and not is_backchannel(text, self.language) and not self.is_echo(text)
+
+    # --- a turn begins ---------------------------------------------------------------------
+
+    def _commit_is_blocked(self) -> bool:
+        return self.reply in (Reply.RUNNING, Reply.HELD) and not self.interruptible
+
+    def _commit_if_due(self, now: float) -> None:
+        due = self._finish_now or now >= self._turn_deadline
+        if self.user is not User.PAUSING or not due or self._commit_is_blocked():
+            return
+        draft = self._draft
+        self._change(Change.CONFIRM)  # a reply that began meanwhile, to typed text, gives way
+        self.endpointer.committed(now)
+        self._tell_transcript(draft.text, draft.segment_id, is_final=True)
+        self._forget()
+        self._begin(
+            UserSaid(draft.text, draft.last_speech_at, draft.ended_at, draft.transcript_at), now
+        )
+
+    def _forget(self) -> None:
+        """What the recognizer has joined is no longer wanted."""
+        self._actions.append(CommitUtterance())
+        self._draft = _Draft()
+        self._finish_now = False
+        self._turn_deadline = NEVER
+        if self.user is not User.SPEAKING:
+            self.user = User.SILENT
+
+    def _typed(self, text: str, now: float) -> None:
+        if self.draining:
+            return
+        if self.interruptible:
+            self._change(Change.CONFIRM)
+        self._begin(UserTyped(text, now), now)
+
+    def _begin(self, cause: Cause, now: float) -> None:
+        if self.draining:
+            return
+        if self._waiting_turns >= self.max_waiting_turns:
+            message = f"{self._waiting_turns} turns are waiting already; this one was not taken"
+            self._actions.append(Tell(ErrorReported(ErrorCode.RATE_LIMITED, message)))
+            return
+        self._waiting_turns += 1
+        self.last_turn_id += 1
+        self._actions.append(BeginTurn(self.last_turn_id, cause))
+        self._change(Change.BEGIN)
+        if self._suspected and self.user is User.SPEAKING:
+            self._suspect_reply(now)
+
+    # --- small parts -----------------------------------------------------------------------
+
+    def _change(self, change: Change) -> bool:
+        """Moves the reply along the table; False when nothing changes."""
+        if (self.reply, change) not in _REPLY:
+            return False
+        self.reply, action = _REPLY[self.reply, change]
+        self._hold_deadline = NEVER
+        if action:
+            self._actions.append(action)
+        return True
+
+    def _tell_transcript(self, text: str, segment_id: int, *, is_final: bool) -> None:
+        speeching = self.user is User.SPEAKING
+        turn_id = self.last_turn_id + 1
+        self._actions.append(Tell(UserTranscript(text, is_final, speeching, segment_id, turn_id)))
+
+    def _take_actions(self) -> list[Action]:
+        actions, self._actions = self._actions, []
+        return actions

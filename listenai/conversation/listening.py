@@ -1,0 +1,87 @@
+"""Frames → recognizer → speech events, for one connection.
+
+Two things arrive here in order: audio, and the push-to-talk key being let go.
+The recognizer never waits, so neither does listening: a device that does not
+read, or a transcriber that is busy, cannot make us deaf.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from enum import Enum, auto
+
+import attrs
+import trio
+
+from listenai.engines.base import Recognizer, RecognizerFactory
+from listenai.events import EffectiveConfiguration, SpeechEvent
+
+# Messages between reader and listening: about half a second of 16 ms messages,
+# or 256 KiB of the largest pieces.  Full means TCP backpressure.
+MAX_WAITING_PIECES = 32
+# 16 VAD frames are about a millisecond of work; longer messages are cut, so that
+# one of them cannot hold up the loop.
+MAX_PIECE_BYTES = 16 * 512
+
+
+class KeyReleased(Enum):
+    """Push-to-talk was let go at this point of the audio."""
+
+    NOW = auto()
+
+
+Piece = bytes | KeyReleased
+
+
+@attrs.define(eq=False)
+class Listening:
+    """One connection's ear."""
+
+    recognizers: RecognizerFactory
+    hear: Callable[[SpeechEvent], None]
+    released: Callable[[], None]  # called when KeyReleased has its turn
+    _configuration: EffectiveConfiguration = attrs.field(factory=EffectiveConfiguration)
+    _recognizer: Recognizer | None = None
+    _pieces_in: trio.MemorySendChannel[Piece] = attrs.field(init=False)
+    _pieces: trio.MemoryReceiveChannel[Piece] = attrs.field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._pieces_in, self._pieces = trio.open_memory_channel[Piece](MAX_WAITING_PIECES)
+
+    async def put(self, pcm: bytes) -> None:
+        """Hands over audio; waits while too much of it waits."""
+        for start in range(0, len(pcm), MAX_PIECE_BYTES):
+            await self._pieces_in.send(pcm[start : start + MAX_PIECE_BYTES])
+
+    async def put_key_release(self) -> None:
+        """Hands over that push-to-talk was let go."""
+        await self._pieces_in.send(KeyReleased.NOW)
+
+    async def run(self, *, suspicion: tuple[int, int], cap_seconds: float) -> None:
+        """Listens until cancelled."""
+        async with self.recognizers.open(
+            self.hear, suspicion=suspicion, cap_seconds=cap_seconds
+        ) as recognizer:
+            self._recognizer = recognizer
+            self.configure(self._configuration)
+            async for piece in self._pieces:
+                if isinstance(piece, bytes):
+                    recognizer.accept(piece)
+                else:
+                    recognizer.end_speech()
+                    self.released()
+
+    def configure(self, configuration: EffectiveConfiguration) -> None:
+        """New settings, from the next segment on."""
+        self._configuration = configuration
+        if self._recognizer:
+            self._recognizer.configure(
+                language=configuration.language,
+                threshold=configuration.vad_threshold,
+                silence_frames=configuration.vad_silence_frames,
+            )
+
+    def commit(self) -> None:
+        """The utterance was taken, or forgotten."""
+        if self._recognizer:
+            self._recognizer.commit()

@@ -1,0 +1,97 @@
+"""Which dialect a connection speaks: by its path, and where a path is shared by the first message.
+
+The table comes from the composition root.  On a path that several dialects share
+all but one say which first messages they `claim`; that one takes the rest, so
+there is a dialect for everything, and it is the one to say what was wrong with it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+
+import attrs
+
+from listenai.dialects.base import Dialect
+from listenai.events import JsonObject
+from listenai.wire import Message
+
+MAX_CLAIMED_CHARACTERS = 1 << 16  # a first message introduces a device; this is ample for that
+_SHOWN_CHARACTERS = 100  # of an unknown path
+
+
+@attrs.frozen
+class DialectRow:
+    """One dialect of the table: where it is spoken and how a translator of it is made."""
+
+    name: str
+    paths: tuple[str, ...]
+    make: Callable[[], Dialect]  # a new one for each connection
+    # True of the first messages that are this dialect's, asked on shared paths only; gets
+    # JSON objects only.  None: takes what nobody claims.
+    claims: Callable[[JsonObject], bool] | None = None
+
+
+class Negotiator:
+    """Chooses dialects from a table; raises ValueError for a table that leaves a doubt."""
+
+    def __init__(self, table: Sequence[DialectRow]) -> None:
+        self._rows: dict[str, list[DialectRow]] = {}
+        for row in table:
+            for path in row.paths:
+                self._rows.setdefault(path, []).append(row)
+        for path, rows in self._rows.items():
+            _check(path, rows)
+
+    def refuse(self, path: str) -> str | None:
+        """Why a handshake for this path is refused (404), or None; the query does not count."""
+        if _bare(path) in self._rows:
+            return None
+        known = ", ".join(
+            f"{path} ({' or '.join(row.name for row in rows)})" for path, rows in self._rows.items()
+        )
+        return f"unknown path {_bare(path)[:_SHOWN_CHARACTERS]!r}; connect to one of: {known}"
+
+    def choose(self, path: str, first_message: Message) -> Dialect:
+        """A new dialect for a connection, whatever its first message is.
+
+        Raises ValueError for a path that `refuse` refuses.
+        """
+        if (reason := self.refuse(path)) is not None:
+            raise ValueError(reason)
+        rows = self._rows[_bare(path)]
+        if len(rows) == 1:
+            return rows[0].make()
+        opening = _opening(first_message)
+        claimant = next(
+            (row for row in rows if opening is not None and row.claims and row.claims(opening)),
+            None,
+        )
+        return (claimant or next(row for row in rows if row.claims is None)).make()
+
+
+def _check(path: str, rows: Sequence[DialectRow]) -> None:
+    if not path.startswith("/") or "?" in path:
+        raise ValueError(f"path {path!r} must begin with '/' and have no query")
+    takers = [row.name for row in rows if row.claims is None]
+    if len(rows) > 1 and len(takers) != 1:
+        raise ValueError(
+            f"{', '.join(row.name for row in rows)} share path {path!r}: exactly one of them must "
+            f"have no `claims` and take what the others do not; these have none: {takers}"
+        )
+
+
+def _bare(path: str) -> str:
+    """The path of a request target, without its query."""
+    return path.partition("?")[0]
+
+
+def _opening(message: Message) -> JsonObject | None:
+    """The JSON object that a first message is; None for anything else."""
+    if not isinstance(message, str) or len(message) > MAX_CLAIMED_CHARACTERS:
+        return None
+    try:
+        value = json.loads(message)
+    except (ValueError, RecursionError):  # JSON errors are ValueErrors, as are endless integers
+        return None
+    return value if isinstance(value, dict) else None

@@ -1,0 +1,530 @@
+"""Small real implementations of everything around a conversation.
+
+Messages are the events themselves (`EventDialect`); the device has a loudspeaker
+that plays in real time, pauses, resumes, flushes and reports truthfully, and it
+checks the laws of audio as it goes.  A frame of audio is a key under which the
+scripted recognizer finds what it "hears" in it.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import random
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
+from typing import Any
+
+import attrs
+import trio
+
+from listenai.audio import SAMPLE_BYTES
+from listenai.conversation.conversation import Conversation, Deadlines
+from listenai.conversation.dialogue import Engines
+from listenai.device import Capabilities, DeviceProfile, Echo
+from listenai.effects import Effects
+from listenai.engines.base import (
+    ChatMessage,
+    ChatSettings,
+    ReplyPart,
+    ReplyText,
+    SpeechChunk,
+    ToolCall,
+    WordTiming,
+)
+from listenai.events import (
+    AudioChunk,
+    AudioReceived,
+    EffectiveConfiguration,
+    FinalTranscript,
+    PlaybackReported,
+    SessionStart,
+    SpeechEnded,
+    SpeechEvent,
+    SpeechStarted,
+    SpeechSuspected,
+    StreamFlushed,
+    StreamPaused,
+    StreamResumed,
+    StreamStarted,
+    ToolSchema,
+)
+from listenai.sessions.base import Session
+from listenai.tools.base import ToolRegistry
+from listenai.wire import DeviceGone
+
+RATE = 16_000
+CHUNK_SAMPLES = 320  # 20 ms
+
+FULL = Capabilities(pause=True, flush=True, playback_reports=True, echo=Echo.CANCELLED)
+
+
+class EventDialect:
+    """Messages are events."""
+
+    def __init__(self, profile: DeviceProfile | None = None) -> None:
+        self.profile = profile or DeviceProfile(chunk_seconds=CHUNK_SAMPLES / RATE)
+
+    def receive(self, message: Any, now: float) -> Sequence[Any]:
+        return [message]
+
+    def send(self, event: Any, now: float) -> Sequence[Any]:
+        return [event]
+
+    def next_deadline(self) -> float:
+        return math.inf
+
+    def expire(self, now: float) -> Sequence[Any]:
+        return []
+
+
+class Loudspeaker:
+    """Plays one stream at a time in Trio's time; counts what it was told wrongly."""
+
+    def __init__(self, capabilities: Capabilities) -> None:
+        self._capabilities = capabilities
+        self.stream_id = 0
+        self.queued = 0.0  # samples
+        self.played = 0.0
+        self.total_played: dict[int, float] = {}
+        self.paused = False
+        self.flushed: set[int] = set()
+        self.most_queued = 0.0
+        self.law_broken: list[str] = []
+        self._told_to_pause = False
+        self._at = 0.0
+
+    def advance(self) -> None:
+        now = trio.current_time()
+        if not self.paused:
+            played = min(self.queued, (now - self._at) * RATE)
+            self.queued -= played
+            self.played += played
+            self.total_played[self.stream_id] = self.played
+        self._at = now
+
+    def take(self, event: Any) -> None:
+        self.advance()
+        match event:
+            case StreamStarted(stream_id=stream_id):
+                self.stream_id, self.queued, self.played = stream_id, 0.0, 0.0
+                self.paused = self._told_to_pause = False
+            case AudioChunk(stream_id=stream_id, pcm=pcm):
+                if self._told_to_pause:
+                    self.law_broken.append("audio between pause and resume")
+                if stream_id in self.flushed or stream_id != self.stream_id:
+                    self.law_broken.append("audio of a stream that was flushed or never started")
+                self.queued += len(pcm) / SAMPLE_BYTES
+                self.most_queued = max(self.most_queued, self.queued)
+            case StreamPaused():
+                self._told_to_pause = True
+                self.paused = self._capabilities.pause
+            case StreamResumed():
+                self.paused = self._told_to_pause = False
+            case StreamFlushed(stream_id=stream_id):
+                self.flushed.add(stream_id)
+                self._told_to_pause = False
+                if self._capabilities.flush:
+                    self.queued, self.paused = 0.0, False
+
+
+class FakeDevice:
+    """A wire, and a device behind it."""
+
+    def __init__(self, capabilities: Capabilities = FULL, *, reports: bool = True) -> None:
+        self.capabilities = capabilities
+        self.reports = reports and capabilities.playback_reports
+        self.loudspeaker = Loudspeaker(capabilities)
+        self.got: list[tuple[float, Any]] = []
+        self.closed: tuple[int, str] | None = None
+        self.answers_pings = True
+        self._to_server, self._from_device = trio.open_memory_channel[Any](math.inf)
+        self._reading = trio.Event()
+        self._reading.set()
+        self._gone = trio.Event()
+        self._before_message: Callable[[], None] = lambda: None
+
+    # --- the wire --------------------------------------------------------------------------
+
+    async def receive(self) -> Any:
+        try:
+            return await self._from_device.receive()
+        except trio.EndOfChannel:
+            raise DeviceGone from None
+
+    async def send(self, event: Any) -> None:
+        await self._checkpoint()
+        if self._gone.is_set():
+            raise DeviceGone
+        await self._reading.wait()
+        if self._gone.is_set():
+            raise DeviceGone
+        self.got.append((trio.current_time(), event))
+        self.loudspeaker.take(event)
+        if isinstance(event, StreamFlushed) and self.reports:
+            self.report()
+
+    async def _checkpoint(self) -> None:
+        await trio.lowlevel.checkpoint()
+
+    async def ping(self) -> None:
+        await trio.lowlevel.checkpoint()
+        if not self.answers_pings:
+            await trio.sleep_forever()
+
+    async def aclose(self, code: int = 1000, reason: str = "") -> None:
+        await trio.lowlevel.checkpoint()
+        self.closed = (code, reason)
+
+    # --- what the device does --------------------------------------------------------------
+
+    def say(self, *requests: Any) -> None:
+        for request in requests:
+            self._to_server.send_nowait(request)
+
+    def utter(self, *events: SpeechEvent) -> None:
+        """Sends a frame in which the scripted recognizer hears these events."""
+        self.say(AudioReceived(script(*events)))
+
+    def report(self) -> None:
+        self.loudspeaker.advance()
+        speaker = self.loudspeaker
+        self.say(PlaybackReported(speaker.stream_id, int(speaker.played + 0.01)))  # float rounding
+
+    def stop_reading(self) -> None:
+        self._reading = trio.Event()
+
+    def read_again(self) -> None:
+        self._reading.set()
+
+    def leave(self, *, read_side: bool = True, write_side: bool = True) -> None:
+        if read_side:
+            self._to_server.close()
+        if write_side:
+            self._gone.set()
+            self._reading.set()
+
+    # --- what the test asks ----------------------------------------------------------------
+
+    def events(self, *kinds: type) -> list[Any]:
+        return [event for _, event in self.got if isinstance(event, kinds)]
+
+    def times(self, *kinds: type) -> list[float]:
+        return [at for at, event in self.got if isinstance(event, kinds)]
+
+    def kinds(self, *without: type) -> list[str]:
+        """The names of everything got, runs of one kind once."""
+        names = [type(event).__name__ for _, event in self.got if not isinstance(event, without)]
+        return [name for name, _ in itertools.groupby(names)]
+
+
+# --- hearing -----------------------------------------------------------------------------
+
+_SCRIPTS: dict[bytes, tuple[SpeechEvent, ...]] = {}
+
+
+def script(*events: SpeechEvent) -> bytes:
+    """A frame in which these events will be heard."""
+    frame = f"script {len(_SCRIPTS)}".encode()
+    _SCRIPTS[frame] = events
+    return frame
+
+
+class ScriptedRecognizer:
+    """Hears what the frame's script says; its time is the time of hearing."""
+
+    def __init__(self, hear: Callable[[SpeechEvent], None]) -> None:
+        self._hear = hear
+        self.accepted: list[bytes] = []
+        self.commits = 0
+        self.ends = 0
+        self.settings: list[dict[str, Any]] = []
+
+    def accept(self, pcm: bytes) -> None:
+        self.accepted.append(pcm)
+        for event in _SCRIPTS.get(pcm, ()):
+            now_ended = isinstance(event, SpeechEnded) and event.last_speech_at < 0
+            self._hear(
+                attrs.evolve(event, last_speech_at=trio.current_time()) if now_ended else event
+            )
+
+    def end_speech(self) -> None:
+        self.ends += 1
+
+    def commit(self) -> None:
+        self.commits += 1
+
+    def configure(self, **settings: Any) -> None:
+        self.settings.append(settings)
+
+
+class ScriptedRecognizers:
+    """Makes scripted recognizers and counts those alive."""
+
+    languages = ("en", "zh", "ja")
+
+    def __init__(self) -> None:
+        self.opened: list[ScriptedRecognizer] = []
+        self.suspicions: list[tuple[int, int]] = []
+        self.alive = 0
+
+    @asynccontextmanager
+    async def open(
+        self, hear: Callable[[SpeechEvent], None], *, suspicion: tuple[int, int], cap_seconds: float
+    ) -> AsyncIterator[ScriptedRecognizer]:
+        self.opened.append(recognizer := ScriptedRecognizer(hear))
+        self.suspicions.append(suspicion)
+        self.alive += 1
+        try:
+            yield recognizer
+        finally:
+            self.alive -= 1
+
+
+def speech(segment_id: int = 1, text: str | None = None) -> list[SpeechEvent]:
+    """A user begins to speak; with a text, the whole utterance in one tick."""
+    begun: list[SpeechEvent] = [SpeechStarted(segment_id), SpeechSuspected(segment_id)]
+    if text is None:
+        return begun
+    ended = SpeechEnded(segment_id, -1.0, transcript_follows=True)  # -1: when it is heard
+    return [*begun, ended, FinalTranscript(segment_id, text, complete=True)]
+
+
+# --- thinking ----------------------------------------------------------------------------
+
+ANSWER = "One two three four five. Six seven eight nine ten."
+
+
+class FakeChatModel:
+    """Says its answer word by word, or what `answer` makes of the messages."""
+
+    def __init__(
+        self,
+        answer: str | Callable[[Sequence[ChatMessage]], Sequence[ReplyPart]] = ANSWER,
+        *,
+        delay: float = 0.01,
+        leaving: float = 0.0,
+        fail: BaseException | None = None,
+        fail_after: float = 0.0,
+    ) -> None:
+        self.answer, self.delay, self.leaving = answer, delay, leaving
+        self.fail, self.fail_after = fail, fail_after
+        self.asked: list[tuple[float, list[ChatMessage]]] = []
+        self.tools: list[list[ToolSchema]] = []
+        self.alive = self.most_alive = 0
+
+    @property
+    def questions(self) -> list[str]:
+        return [messages[-1].content for _, messages in self.asked]
+
+    def _parts(self, messages: Sequence[ChatMessage]) -> Sequence[ReplyPart]:
+        if isinstance(self.answer, str):
+            return [ReplyText(word + " ") for word in self.answer.split()]
+        return self.answer(messages)
+
+    def open_reply(
+        self, messages: Sequence[ChatMessage], tools: Sequence[ToolSchema], settings: ChatSettings
+    ) -> AbstractAsyncContextManager[AsyncIterator[ReplyPart]]:
+        self.asked.append((trio.current_time(), list(messages)))
+        self.tools.append(list(tools))
+        return self._open(self._parts(messages))
+
+    @asynccontextmanager
+    async def _open(self, parts: Sequence[ReplyPart]) -> AsyncIterator[AsyncIterator[ReplyPart]]:
+        self.alive += 1
+        self.most_alive = max(self.alive, self.most_alive)
+        try:
+            async with aclosing(self._stream(parts)) as stream:
+                yield stream
+        finally:
+            with trio.CancelScope(shield=True):  # a thread that finishes its chunk
+                await trio.sleep(self.leaving)
+            self.alive -= 1
+
+    async def _stream(self, parts: Sequence[ReplyPart]) -> AsyncGenerator[ReplyPart]:
+        for part in parts:
+            await trio.sleep(self.delay)
+            yield part
+        if self.fail:
+            await trio.sleep(self.fail_after)
+            raise self.fail
+
+
+def call(name: str, arguments: str = "{}", call_id: str = "call-1") -> ToolCall:
+    return ToolCall(call_id, name, arguments)
+
+
+# --- speaking ----------------------------------------------------------------------------
+
+
+class FakeSynthesizer:
+    """Each sentence lasts as long; its words share that time evenly and are timed exactly."""
+
+    sample_rate = RATE
+    voices: Mapping[str, str] = {"default": "the only voice"}
+
+    def __init__(
+        self,
+        seconds: float = 1.0,
+        *,
+        delay: float = 0.001,
+        timed: bool = True,
+        fail: BaseException | None = None,
+        fail_at: int = 0,
+    ) -> None:
+        self.seconds, self.delay, self.timed = seconds, delay, timed
+        self.fail, self.fail_at = fail, fail_at
+        self.spoken: list[str] = []
+        self.alive = 0
+
+    @asynccontextmanager
+    async def open_speech(
+        self, text: str, *, voice_id: str, language: str
+    ) -> AsyncIterator[AsyncIterator[SpeechChunk]]:
+        self.spoken.append(text)
+        self.alive += 1
+        try:
+            async with aclosing(self._stream(text)) as stream:
+                yield stream
+        finally:
+            self.alive -= 1
+
+    async def _stream(self, text: str) -> AsyncGenerator[SpeechChunk]:
+        words = self._timings(text) if self.timed else ()
+        for index in range(int(self.seconds * RATE / CHUNK_SAMPLES)):
+            await trio.sleep(self.delay)
+            if self.fail and index == self.fail_at:
+                raise self.fail
+            yield SpeechChunk(bytes(CHUNK_SAMPLES * SAMPLE_BYTES), words if index == 0 else ())
+
+    def _timings(self, text: str) -> tuple[WordTiming, ...]:
+        words = text.split()
+        starts, at = [], 0
+        for word in words:
+            at = text.index(word, at)
+            starts.append((at, at + len(word)))
+            at += len(word)
+        return tuple(
+            WordTiming(start, end, int(self.seconds * RATE * index / len(words)))
+            for index, (start, end) in enumerate(starts)
+        )
+
+
+class IdentityResampler:
+    """The rates are equal."""
+
+    def push(self, pcm: bytes) -> bytes:
+        return pcm
+
+    def flush(self) -> bytes:
+        return b""
+
+
+@attrs.frozen
+class FakeTool:
+    """A tool that takes its time and returns or raises what it is told."""
+
+    schema: ToolSchema
+    result: Any = "done"
+    delay: float = 0.0
+    fail: BaseException | None = None
+    runs: list[Mapping[str, Any]] = attrs.field(factory=list)
+    finished: list[Mapping[str, Any]] = attrs.field(factory=list)
+
+    async def run(self, arguments: Mapping[str, Any]) -> Any:
+        self.runs.append(arguments)
+        await trio.sleep(self.delay)
+        if self.fail:
+            raise self.fail
+        self.finished.append(arguments)
+        return self.result
+
+
+def tool(name: str, **options: Any) -> FakeTool:
+    return FakeTool(ToolSchema(name, f"does {name}", {"type": "object"}), **options)
+
+
+# --- a conversation ----------------------------------------------------------------------
+
+
+@attrs.define(eq=False)
+class Talking:
+    """One conversation under test."""
+
+    device: FakeDevice = attrs.field(factory=FakeDevice)
+    chat: FakeChatModel = attrs.field(factory=FakeChatModel)
+    voice: FakeSynthesizer = attrs.field(factory=FakeSynthesizer)
+    tools: Sequence[FakeTool] = ()
+    device_tools: tuple[ToolSchema, ...] = ()
+    configuration: EffectiveConfiguration = attrs.field(
+        factory=lambda: EffectiveConfiguration(end_of_turn_ms=0)
+    )
+    deadlines: Deadlines = attrs.field(factory=Deadlines)
+    recognizers: ScriptedRecognizers = attrs.field(factory=ScriptedRecognizers)
+    draining: trio.Event = attrs.field(factory=trio.Event)
+    session: Session = attrs.field(init=False)
+    conversation: Conversation = attrs.field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self.session = Session("s1", 0.0, self.configuration)
+        self.conversation = Conversation(
+            self.device,  # type: ignore[arg-type]  # its messages are events
+            EventDialect(),
+            Engines(
+                self.recognizers,
+                self.chat,
+                self.voice,
+                lambda _from, _to: IdentityResampler(),
+                self._make_tools,
+            ),
+            lambda _id: (self.session, False),
+            Effects(random.Random(0), trio.current_time),
+            self.deadlines,
+        )
+
+    def _make_tools(self, _session: Session) -> ToolRegistry:
+        registry = ToolRegistry()
+        for each in self.tools:
+            registry.register(each)
+        return registry
+
+    async def run(self) -> None:
+        start = SessionStart(None, self.device.capabilities, self.device_tools)
+        await self.conversation.run(start, self.draining)  # type: ignore[arg-type]
+
+    @property
+    def recognizer(self) -> ScriptedRecognizer:
+        return self.recognizers.opened[0]
+
+    @property
+    def history(self) -> list[tuple[str, str]]:
+        """(kind, text) of the session's items."""
+        lines = []
+        for item in self.session.items:
+            kind = type(item).__name__.removesuffix("Item").lower()
+            content = getattr(item, "text", None) or getattr(item, "content", None)
+            lines.append((kind, content or item.call.name))  # type: ignore[union-attr]
+        return lines
+
+    def ask(self, text: str = "hello", segment_id: int = 1) -> None:
+        self.device.utter(*speech(segment_id, text))
+
+    def check_laws(self) -> None:
+        """What must hold at the end of every conversation."""
+        assert not self.device.loudspeaker.law_broken
+        assert self.recognizers.alive == self.chat.alive == self.voice.alive == 0
+        assert self.chat.most_alive <= 1
+
+
+@asynccontextmanager
+async def talking(*, stops: bool = False, **options: Any) -> AsyncIterator[Talking]:
+    """A conversation that has begun; cancelled at the end unless it `stops` by itself."""
+    talk = Talking(**options)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(talk.run)
+        while not talk.recognizers.opened:  # until it listens
+            await trio.lowlevel.checkpoint()
+        yield talk
+        if not stops:
+            nursery.cancel_scope.cancel()
+    talk.check_laws()
