@@ -20,7 +20,7 @@ import trio
 
 from listenai.audio import SAMPLE_BYTES
 from listenai.conversation.conversation import Conversation, Deadlines
-from listenai.conversation.dialogue import Engines
+from listenai.conversation.dialogue import Dialogue, Engines
 from listenai.device import Capabilities, DeviceProfile, Echo
 from listenai.effects import Effects
 from listenai.engines.base import (
@@ -35,7 +35,6 @@ from listenai.engines.base import (
 from listenai.events import (
     AudioChunk,
     AudioReceived,
-    EffectiveConfiguration,
     FinalTranscript,
     PlaybackReported,
     SessionStart,
@@ -50,6 +49,7 @@ from listenai.events import (
     ToolSchema,
 )
 from listenai.sessions.base import Session
+from listenai.settings import EffectiveConfiguration
 from listenai.tools.base import ToolRegistry
 from listenai.wire import DeviceGone
 
@@ -156,7 +156,8 @@ class FakeDevice:
         await self._checkpoint()
         if self._gone.is_set():
             raise DeviceGone
-        await self._reading.wait()
+        if not self._reading.is_set():  # a set event's `wait` would be a checkpoint
+            await self._reading.wait()
         if self._gone.is_set():
             raise DeviceGone
         self.got.append((trio.current_time(), event))
@@ -495,6 +496,12 @@ class Talking:
     @property
     def recognizer(self) -> ScriptedRecognizer:
         return self.recognizers.opened[0]
+
+    @property
+    def dialogue(self) -> Dialogue:
+        dialogue = self.conversation._dialogue
+        assert dialogue
+        return dialogue
 
     @property
     def history(self) -> list[tuple[str, str]]:

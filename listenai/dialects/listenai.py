@@ -19,7 +19,7 @@ from cattrs.errors import ClassValidationError, ForbiddenExtraKeysError, Iterabl
 from cattrs.gen import make_dict_structure_fn
 from cattrs.strategies import configure_tagged_union
 
-from listenai import events
+from listenai import events, settings
 from listenai.device import DeviceProfile
 from listenai.dialects.base import NEVER
 from listenai.dialects.messages import (
@@ -258,7 +258,7 @@ def _status(event: events.StatusChanged) -> Fields:
     return fields
 
 
-def _statistics(statistics: events.SessionStatistics) -> Fields:
+def _statistics(statistics: settings.SessionStatistics) -> Fields:
     return {
         "message_count": statistics.message_count,
         "interaction_count": statistics.interaction_count,

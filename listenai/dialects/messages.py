@@ -14,7 +14,7 @@ from typing import Annotated, Any, Final, get_args, get_origin
 
 import attrs
 
-from listenai import events
+from listenai import events, settings
 from listenai.device import Capabilities, Echo
 
 MAX_TEXT = 10_000  # characters of one typed turn, prompt or tool error: about 15 min of speech
@@ -239,9 +239,9 @@ class Configure:
     partial_results: bool | None = None
     output_sample_rate: Annotated[int, _one_of(*SAMPLE_RATES)] | None = None
 
-    def request(self) -> events.Configuration:
+    def request(self) -> settings.Configuration:
         """What the conversation is asked; the fields are the same by name."""
-        return events.Configuration(**attrs.asdict(self))
+        return settings.Configuration(**attrs.asdict(self))
 
 
 @attrs.frozen

@@ -175,8 +175,13 @@ class SpeechChunk:
 class Synthesizer(Protocol):
     """Text in, audio and word timings out.  Raises SynthesizerError."""
 
-    sample_rate: int  # Hz
-    voices: Mapping[str, str]  # voice id -> what it is; ids and aliases
+    @property
+    def sample_rate(self) -> int:
+        """Hz of the audio."""
+
+    @property
+    def voices(self) -> Mapping[str, str]:
+        """Voice id → what it is; ids and aliases."""
 
     def open_speech(
         self, text: str, *, voice_id: str, language: str

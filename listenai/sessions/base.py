@@ -5,7 +5,7 @@ from __future__ import annotations
 import attrs
 
 from listenai.conversation.items import Item
-from listenai.events import EffectiveConfiguration, SessionStatistics
+from listenai.settings import EffectiveConfiguration, SessionStatistics
 
 # Items kept of a session; the history sent to a chat model is shorter.
 MAX_ITEMS = 200

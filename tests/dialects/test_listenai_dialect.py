@@ -25,6 +25,7 @@ from listenai.dialects.messages import (
     rule_of,
 )
 from listenai.errors import ErrorCode, ProtocolError
+from listenai.settings import Configuration, EffectiveConfiguration, Offer, SessionStatistics
 
 PCM = bytes(range(256)) + b"\x01"  # odd sizes are allowed
 AUDIO = base64.b64encode(PCM).decode()
@@ -88,7 +89,7 @@ RECEIVED: list[tuple[dict[str, Any], events.Request]] = [
             )
         ),
     ),
-    ({"type": "configure"}, events.Configuration()),
+    ({"type": "configure"}, Configuration()),
     (
         {
             "type": "configure",
@@ -103,9 +104,9 @@ RECEIVED: list[tuple[dict[str, Any], events.Request]] = [
             "partial_results": False,
             "output_sample_rate": 24000.0,
         },
-        events.Configuration("zh", "doubao-通用女声", "", 1.0, 8, 0.0, False, True, False, 24_000),
+        Configuration("zh", "doubao-通用女声", "", 1.0, 8, 0.0, False, True, False, 24_000),
     ),
-    ({"type": "configure", "end_of_turn_ms": None}, events.Configuration()),
+    ({"type": "configure", "end_of_turn_ms": None}, Configuration()),
     ({"type": "audio_data", "audio": AUDIO}, events.AudioReceived(PCM)),
     ({"type": "audio_data", "audio": ""}, events.AudioReceived(b"")),
     ({"type": "text", "text": "你好 🙂"}, events.TextTyped("你好 🙂")),
@@ -160,7 +161,7 @@ def test_every_documented_message_is_in_the_golden_table() -> None:
 def test_configure_can_set_every_setting() -> None:
     """The message's fields are the configuration's, by name and order."""
     wanted = [field.name for field in attrs.fields(CLIENT_MESSAGES["configure"])]
-    assert wanted == [field.name for field in attrs.fields(events.Configuration)]
+    assert wanted == [field.name for field in attrs.fields(Configuration)]
 
 
 def test_binary_is_audio_as_it_is() -> None:
@@ -406,7 +407,7 @@ def test_many_unknown_fields_make_a_short_error() -> None:
 
 # --- to the device -----------------------------------------------------------------------
 
-STATISTICS = events.SessionStatistics(4, 2, 61.5, None, 1_700_000_000.25)
+STATISTICS = SessionStatistics(4, 2, 61.5, None, 1_700_000_000.25)
 STATISTICS_WIRE = (
     '"message_count":4,"interaction_count":2,"session_duration_seconds":61.5,'
     '"average_interaction_seconds":null,"last_activity":1700000000.25'
@@ -422,8 +423,8 @@ SENT: list[tuple[events.Notice, str | bytes]] = [
             events.State.READY,
             "s1",
             restored=False,
-            configuration=events.EffectiveConfiguration(system_prompt="Sei höflich"),
-            offer=events.Offer(("en", "zh"), ("doubao-通用女声",), ()),
+            configuration=EffectiveConfiguration(system_prompt="Sei höflich"),
+            offer=Offer(("en", "zh"), ("doubao-通用女声",), ()),
         ),
         '{"type":"status","state":"ready","session_id":"s1","restored":false,"configuration":{'
         '"language":"en","voice_id":"default","system_prompt":"Sei höflich","vad_threshold":0.5,'

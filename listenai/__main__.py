@@ -1,0 +1,5 @@
+"""`python -m listenai`."""
+
+from listenai.cli import main
+
+main()

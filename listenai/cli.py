@@ -1,0 +1,154 @@
+"""The command line: `python -m listenai serve | talk`."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+import click
+import trio
+
+from listenai import __version__
+from listenai.config import Config
+from listenai.errors import ConfigurationError
+
+UNUSABLE = 2  # exit status: nothing was tried, because it cannot work
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="listenai")
+def main() -> None:
+    """A realtime voice assistant server, and a device to try it with."""
+
+
+# --- serve ---------------------------------------------------------------------------------
+
+
+@main.command()
+@click.option("--host", help="Address to listen on.  [CLOUD_HOST, default 0.0.0.0]")
+@click.option("--port", help="Port to listen on; 0: any free one.  [CLOUD_PORT, default 9400]")
+@click.option("--fake-engines", is_flag=True, help="Engines that only take time: for benchmarks.")
+def serve(host: str | None, port: str | None, fake_engines: bool) -> None:
+    """Run the server until Ctrl-C; a second Ctrl-C does not wait for replies in progress."""
+    config = _load_config(host=host, port=port)
+    logging.basicConfig(
+        level=config.log_level, format="%(asctime)s %(levelname)s %(name)s %(message)s"
+    )
+    for noisy in ("httpx", "httpcore", "hypercorn", "trio-websocket"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+    try:
+        trio.run(_serve, config, fake_engines)
+    except* ConfigurationError as group:
+        _stop(_problems(group))
+
+
+def _load_config(**options: Any) -> Config:
+    try:
+        return Config.load(os.environ, **options)
+    except ConfigurationError as error:
+        _stop(error.problems)
+
+
+async def _serve(config: Config, fake_engines: bool) -> None:
+    from listenai.app import serve as serve_app  # its imports take longer than `--help` should
+
+    draining = trio.Event()
+    async with trio.open_nursery() as nursery:
+        await nursery.start(_drain_on_signal, draining, config.drain_timeout, nursery.cancel_scope)
+
+        async def run(*, task_status: trio.TaskStatus[Any]) -> None:
+            await serve_app(
+                config, fake_engines=fake_engines, draining=draining, task_status=task_status
+            )
+            nursery.cancel_scope.cancel()
+
+        addresses = await nursery.start(run)
+        for address in addresses:
+            click.echo(_greeting(address.host, address.port))
+
+
+def _greeting(host: str, port: int) -> str:
+    shown = "localhost" if host in ("0.0.0.0", "::", "127.0.0.1") else host  # noqa: S104
+    return (
+        f"ListenAI is listening: open http://{shown}:{port}/\n"
+        f"Devices connect to ws://{shown}:{port}/   (Ctrl-C ends the server)"
+    )
+
+
+async def _drain_on_signal(
+    draining: trio.Event,
+    drain_seconds: float,
+    everything: trio.CancelScope,
+    *,
+    task_status: trio.TaskStatus[None],
+) -> None:
+    """First signal: replies are finished, for so long; the second, or that time: the end."""
+    with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+        task_status.started()
+        await anext(signals)
+        draining.set()
+        with trio.move_on_after(drain_seconds):
+            await anext(signals)
+        everything.cancel()
+
+
+# --- talk ----------------------------------------------------------------------------------
+
+
+@main.command()
+@click.argument("files", nargs=-1, type=click.Path(path_type=Path), metavar="FILE.wav...")
+@click.option("--url", help="The server's ws:// or wss:// address; default: one started here.")
+@click.option("--save", type=click.Path(path_type=Path), help="Save what was heard as WAV.")
+@click.option("--barge-in", type=click.Path(path_type=Path), help="Speak this over the reply.")
+@click.option("--at", "barge_in_at", default=1.0, help="...so many seconds into it.  [1.0]")
+@click.option("--timeout", default=30.0, help="Seconds to wait for each reply.  [30]")
+@click.option("--language", help="Ask for this language (en, zh, ja).")
+@click.option("--voice", "voice_id", help="Ask for this voice.")
+@click.option("--mic", is_flag=True, help="Use the microphone and loudspeaker, until Ctrl-C.")
+def talk(files: tuple[Path, ...], url: str | None, timeout: float, **options: Any) -> None:
+    """Be a device: ask the server the questions in FILE.wav... and print what comes back.
+
+    Streams the files in real time, shows transcript, reply, tools and latencies, and
+    exits with 0 only if every question got an audible answer.
+    """
+    sys.exit(trio.run(_talk, url, {**options, "files": files, "timeout_seconds": timeout}))
+
+
+async def _talk(url: str | None, options: dict[str, Any]) -> int:
+    from listenai.client.talk import TalkOptions
+    from listenai.client.talk import talk as talk_to
+
+    if url:
+        return await talk_to(TalkOptions(url=url, **options), click.echo)
+    from listenai.app import serve as serve_app
+
+    async with trio.open_nursery() as nursery:
+        config = _load_config(host="127.0.0.1", port="0")
+        [address] = await nursery.start(serve_app, config)
+        status = await talk_to(TalkOptions(url=address.url("ws") + "/", **options), click.echo)
+        nursery.cancel_scope.cancel()
+    return status
+
+
+# --- small parts -----------------------------------------------------------------------------
+
+
+def _problems(group: BaseExceptionGroup[ConfigurationError]) -> Sequence[str]:
+    found: list[str] = []
+    for error in group.exceptions:
+        if isinstance(error, BaseExceptionGroup):
+            found += _problems(error)
+        else:
+            found += error.problems
+    return found
+
+
+def _stop(problems: Sequence[str]) -> NoReturn:
+    for problem in problems:
+        click.echo(f"listenai: {problem}", err=True)
+    sys.exit(UNUSABLE)

@@ -1,0 +1,1 @@
+"""A scripted device: what `listenai talk` is, and what tests and benchmarks drive."""

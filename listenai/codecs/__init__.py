@@ -1,0 +1,1 @@
+"""From one form of audio to another: rates and encodings."""

@@ -1,0 +1,40 @@
+#!/usr/bin/env bash
+# Installs what the tests need, then runs every check and every test.  Arguments go to pytest.
+# Needs Python >= 3.11, and on a machine where something is missing apt with root or sudo.
+set -euo pipefail
+source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
+
+section=""
+section_start=0
+begin() {  # begin TITLE: ends the section before it, and says how long that took
+  if [ -n "$section" ]; then
+    printf '=== %s: %d s\n' "$section" "$((SECONDS - section_start))"
+  fi
+  section="$1"
+  section_start=$SECONDS
+  printf '\n=== %s\n' "$section"
+}
+trap 'say "test.sh failed in the section: ${section:-start}"' EXIT
+
+# need COMMAND PACKAGE: a program that the tests start.
+need() {
+  command -v "$1" >/dev/null || apt_install "$2" || fail "the tests need the program $1."
+}
+
+begin "Python packages"
+install_package "embedded,microphone,dev"
+
+begin "Native packages"
+need flite flite  # speaks the test utterances
+if ! problem="$(ten_vad_problem)"; then
+  apt_install libc++1 || fail "$problem"
+  problem="$(ten_vad_problem)" || fail "$problem"
+fi
+
+begin "Form and types"
+bash scripts/check.sh
+
+# Further sections go here.  The last one is pytest: its summary ends the output.
+
+begin "Tests"
+exec "$python" -m pytest "$@" </dev/null
