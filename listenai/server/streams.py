@@ -1,0 +1,92 @@
+"""The byte streams of connections: tuned sockets, bytes given back, goodbyes that arrive."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+
+import trio
+
+# Bytes the kernel holds ahead of what it has sent (Linux, macOS): 120 ms of 16 kHz PCM.  More
+# of them is audio that a barge-in cannot take back; Trio's own choice is 16 KiB.
+NOTSENT_BYTES = 3840
+# Bytes the kernel takes for us before the peer must wait (Linux doubles it): at most 4 s of
+# PCM.  Left alone it grows to 6 MiB, three minutes of audio from before a pause.
+RECEIVE_BUFFER_BYTES = 64 * 1024
+_DISCARD_BYTES = 64 * 1024  # read at a time where the bytes are not wanted
+
+PeerStream = trio.SocketStream | trio.SSLStream[trio.SocketStream]
+GONE = (trio.BrokenResourceError, trio.ClosedResourceError)  # what a lost stream raises
+
+
+def _transport_of(stream: PeerStream) -> trio.SocketStream:
+    return stream.transport_stream if isinstance(stream, trio.SSLStream) else stream
+
+
+def peer_of(stream: PeerStream) -> tuple[str, int]:
+    """The other end's address and port; raises BrokenResourceError if it has gone."""
+    try:
+        host, port = _transport_of(stream).socket.getpeername()[:2]
+    except OSError as error:
+        raise trio.BrokenResourceError(str(error)) from error
+    return host, port
+
+
+def tune_socket(stream: PeerStream) -> None:
+    """Makes an accepted connection send at once and buffer little.
+
+    Raises BrokenResourceError if it has gone, which some systems notice here.
+    """
+    transport = _transport_of(stream)
+    try:
+        transport.setsockopt(trio.socket.IPPROTO_TCP, trio.socket.TCP_NODELAY, 1)
+        transport.setsockopt(trio.socket.SOL_SOCKET, trio.socket.SO_RCVBUF, RECEIVE_BUFFER_BYTES)
+        if lowat := getattr(trio.socket, "TCP_NOTSENT_LOWAT", None):
+            transport.setsockopt(trio.socket.IPPROTO_TCP, lowat, NOTSENT_BYTES)
+    except OSError as error:
+        raise trio.BrokenResourceError(str(error)) from error
+
+
+async def linger(stream: PeerStream, seconds: float) -> None:
+    """Says that nothing more comes, then waits for the peer to close; raises nothing of its own.
+
+    Closing with unread input resets the connection, and a reset can overtake the answer.
+    What the peer still sends is read and thrown away, for at most so many seconds.
+    """
+    with trio.move_on_after(seconds), suppress(*GONE):
+        if isinstance(stream, trio.SocketStream):  # TLS has no half-close
+            await stream.send_eof()
+        while await stream.receive_some(_DISCARD_BYTES):
+            pass
+
+
+class ReplayedStream(trio.abc.Stream):
+    """A stream that first gives back what was already read from it.
+
+    Not half-closeable on purpose: a WebSocket server closes TCP at once after the closing
+    handshake (RFC 6455, 7.1.1).
+    """
+
+    def __init__(self, stream: PeerStream, read: bytes) -> None:
+        self.inner = stream
+        self._read = read
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
+        """What was read before, then what comes from the peer."""
+        if not self._read:
+            return await self.inner.receive_some(max_bytes)
+        await trio.lowlevel.checkpoint()
+        count = max_bytes or len(self._read)
+        data, self._read = self._read[:count], self._read[count:]
+        return data
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        """Sends to the peer."""
+        await self.inner.send_all(data)
+
+    async def wait_send_all_might_not_block(self) -> None:
+        """As the inner stream does."""
+        await self.inner.wait_send_all_might_not_block()
+
+    async def aclose(self) -> None:
+        """Closes the inner stream."""
+        await self.inner.aclose()
