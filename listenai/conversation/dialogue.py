@@ -12,18 +12,18 @@ from contextlib import suppress
 import attrs
 import trio
 
-from listenai.conversation.device_tools import DeviceTools
-from listenai.conversation.floor import (
+from listenai.conversation.actions import (
     Action,
     BeginTurn,
     CommitUtterance,
-    Floor,
     HoldTurn,
     InterruptTurn,
     ReleaseTurn,
     Show,
     Tell,
 )
+from listenai.conversation.device_tools import DeviceTools
+from listenai.conversation.floor import Floor
 from listenai.conversation.listening import Listening
 from listenai.conversation.outbox import Outbox
 from listenai.conversation.replying import MAX_WAITING_TURNS, Replying
@@ -36,11 +36,8 @@ from listenai.engines.base import ChatModel, RecognizerFactory, Synthesizer
 from listenai.errors import DeviceStalled, ErrorCode, ProtocolError
 from listenai.events import (
     AudioReceived,
-    Configuration,
     DeviceToolReturned,
-    EffectiveConfiguration,
     InterruptPressed,
-    Offer,
     PlaybackReported,
     SpeechEvent,
     SpeechFinished,
@@ -51,6 +48,7 @@ from listenai.events import (
     TextTyped,
 )
 from listenai.sessions.base import Session
+from listenai.settings import Configuration, EffectiveConfiguration, Offer
 from listenai.tools.base import ToolRegistry
 
 # Speech frames before a reply is held, of the last so many: few where the device

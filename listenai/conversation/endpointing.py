@@ -49,7 +49,8 @@ def words_of(text: str, language: str) -> list[str]:
     """Lower-case words; of languages without spaces, the runs between punctuation."""
     if language in ("zh", "ja"):
         return [run for run in _WIDE.split(text) if run]
-    return [word.strip("'-") for word in _SPACED.findall(text.lower())]
+    words = (word.strip("'-") for word in _SPACED.findall(text.lower().replace("’", "'")))
+    return [word for word in words if word]
 
 
 def is_backchannel(text: str, language: str) -> bool:
@@ -65,9 +66,9 @@ def is_trailing(text: str, language: str) -> bool:
     if not words:
         return False
     if language in ("zh", "ja"):
-        return any(words[-1].endswith(ending) for ending in known) and not _SENTENCE_END.search(
-            text
-        )
+        if _SENTENCE_END.search(text) or words[-1] in _BACKCHANNEL[language] - known:
+            return False  # 好的 is an answer, though it ends like "my …"
+        return words[-1].endswith(tuple(known))
     return words[-1] in known
 
 

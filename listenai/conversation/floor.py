@@ -8,23 +8,38 @@ it is sent), leaving (interrupted: nothing of it is ever sent again).  The
 known), pausing (the text is known, the end-of-turn delay runs).
 
 A hold ends in a release (false alarm) or an interruption, which is confirmed by
-a word, by speech that still goes on after HOLD_SECONDS, or by the button.
+a word, by speech that still goes on after HOLD_SECONDS, or by the button.  A reply
+that is not interruptible keeps the floor: what is said or typed meanwhile waits
+here, so that at most one turn is alive, the latest; others are being left.
 """
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 from enum import Enum, auto
 
 import attrs
 
+from listenai.conversation.actions import (
+    Action,
+    BeginTurn,
+    Cause,
+    CommitUtterance,
+    HoldTurn,
+    InterruptTurn,
+    ReleaseTurn,
+    Show,
+    Tell,
+    UserSaid,
+    UserTyped,
+)
 from listenai.conversation.endpointing import Endpointer, is_backchannel
 from listenai.errors import ErrorCode
 from listenai.events import (
     ErrorReported,
     FinalTranscript,
     InterruptPressed,
-    Notice,
     PartialTranscript,
     SpeechEnded,
     SpeechEvent,
@@ -39,75 +54,6 @@ from listenai.events import (
 
 HOLD_SECONDS = 1.5  # a held reply waits this long for confirmation
 NEVER = float("inf")
-
-
-# --- causes and actions --------------------------------------------------------------------
-
-
-@attrs.frozen
-class UserSaid:
-    """A turn's cause: an utterance.  Times are Trio's."""
-
-    text: str
-    last_speech_at: float
-    ended_at: float  # the detector said so
-    transcript_at: float
-
-
-@attrs.frozen
-class UserTyped:
-    """A turn's cause: typed text."""
-
-    text: str
-    at: float
-
-
-Cause = UserSaid | UserTyped
-
-
-@attrs.frozen
-class BeginTurn:
-    """Make this turn and queue it."""
-
-    turn_id: int
-    cause: Cause
-
-
-@attrs.frozen
-class HoldTurn:
-    """Send nothing more of the latest turn, for now."""
-
-
-@attrs.frozen
-class ReleaseTurn:
-    """It was nothing: the latest turn goes on."""
-
-
-@attrs.frozen
-class InterruptTurn:
-    """The latest turn is over: flush and cancel."""
-
-
-@attrs.frozen
-class CommitUtterance:
-    """What the recognizer has joined is taken, or forgotten: the next speech is a new utterance."""
-
-
-@attrs.frozen
-class Tell:
-    """Post this notice."""
-
-    notice: Notice
-
-
-@attrs.frozen
-class Show:
-    """The user's side of the state changed."""
-
-    state: State
-
-
-Action = BeginTurn | HoldTurn | ReleaseTurn | InterruptTurn | CommitUtterance | Tell | Show
 
 
 # --- the two machines ----------------------------------------------------------------------
@@ -144,7 +90,6 @@ class Change(Enum):
 # What is not in the table changes nothing.
 _REPLY: dict[tuple[Reply, Change], tuple[Reply, Action | None]] = {
     (Reply.NONE, Change.BEGIN): (Reply.RUNNING, None),
-    (Reply.RUNNING, Change.BEGIN): (Reply.RUNNING, None),  # queued behind one not interruptible
     (Reply.LEAVING, Change.BEGIN): (Reply.RUNNING, None),  # queued behind one being left
     (Reply.RUNNING, Change.SUSPECT): (Reply.HELD, HoldTurn()),
     (Reply.RUNNING, Change.CONFIRM): (Reply.LEAVING, InterruptTurn()),
@@ -184,7 +129,9 @@ class Floor:
     user: User = User.SILENT
     _draft: _Draft = attrs.field(factory=_Draft)
     _suspected: bool = False
-    _finish_now: bool = False
+    _awaited_segment: int | None = None  # the last one whose text is not yet known
+    _finish_now: bool = False  # push-to-talk was let go: no end-of-turn delay
+    _typed_waiting: deque[UserTyped] = attrs.field(factory=deque)
     _waiting_turns: int = 0
     _hold_deadline: float = NEVER
     _turn_deadline: float = NEVER
@@ -196,7 +143,7 @@ class Floor:
         """What follows from this event."""
         match event:
             case SpeechStarted():
-                self._speech_started(now)
+                self._speech_started()
             case SpeechSuspected():
                 self._speech_suspected(now)
             case PartialTranscript():
@@ -205,16 +152,15 @@ class Floor:
                 self._speech_ended(event, now)
             case FinalTranscript():
                 self._final(event, now)
-            case TranscriptionFailed(code=code, message=message):
-                self._actions.append(Tell(ErrorReported(code, message)))
-                self._final(FinalTranscript(event.segment_id, ""), now)
+            case TranscriptionFailed():
+                self._failed(event, now)
             case SpeechFinished():
-                self._finish_now = self.user is not User.SILENT
-                self._commit_if_due(now)
+                self._key_released(now)
             case TextTyped(text=text):
                 self._typed(text, now)
             case InterruptPressed():
                 self._change(Change.CONFIRM)
+                self._begin_waiting(now)
         return self._take_actions()
 
     @property
@@ -234,40 +180,43 @@ class Floor:
         self._waiting_turns -= 1
         if turn_id == self.last_turn_id:
             self._change(Change.LEAVE)
-            speaking = self._suspected and self.user is User.SPEAKING
-            self._actions.append(Show(State.HEARING if speaking else State.LISTENING))
-            self._commit_if_due(now)
+            self._actions.append(Show(State.HEARING if self._is_speaking() else State.LISTENING))
+            self._begin_waiting(now)
         return self._take_actions()
 
     def next_deadline(self) -> float:
         """When `expire` wants to be called."""
-        if self._commit_is_blocked():
-            return self._hold_deadline
-        return min(self._hold_deadline, self._turn_deadline)
+        return min(self._hold_ends_at(), self._turn_ends_at())
 
     def expire(self, now: float) -> list[Action]:
         """What is due by now."""
-        if now >= self._hold_deadline:
-            self._hold_deadline = NEVER
-            if self.user is User.SPEAKING:
-                self._change(Change.CONFIRM)
-            elif self.user is not User.AWAITED:  # else: the transcript will decide
-                self._change(Change.FALSE_ALARM)
+        if now >= self._hold_ends_at():
+            self._change(Change.CONFIRM if self._is_speaking() else Change.FALSE_ALARM)
         self._commit_if_due(now)
         return self._take_actions()
 
+    def _hold_ends_at(self) -> float:
+        """When speech that goes on, or silence, decides; a transcript on its way decides first."""
+        transcript_decides = self._awaited_segment is not None and not self._is_speaking()
+        return NEVER if transcript_decides else self._hold_deadline
+
+    def _turn_ends_at(self) -> float:
+        """When the end-of-turn delay is over, unless a reply keeps the floor."""
+        waits = self.user is not User.PAUSING or self._reply_keeps_floor()
+        return NEVER if waits else self._turn_deadline
+
     # --- the user speaks -------------------------------------------------------------------
 
-    def _speech_started(self, now: float) -> None:
-        self.endpointer.speech_started(now)
+    def _speech_started(self) -> None:
         self.user = User.SPEAKING
         self._suspected = False
-        self._turn_deadline = NEVER
 
     def _speech_suspected(self, now: float) -> None:
         self._suspected = True
+        self.endpointer.speech_started(now)
         self._suspect_reply(now)
-        self._actions.append(Show(State.HEARING))
+        if self.reply is not Reply.RUNNING:  # one that goes on is still what happens
+            self._actions.append(Show(State.HEARING))
 
     def _suspect_reply(self, now: float) -> None:
         if self.interruptible and self._change(Change.SUSPECT):
@@ -276,38 +225,56 @@ class Floor:
     def _partial(self, event: PartialTranscript) -> None:
         if self.partial_results:
             self._tell_transcript(event.text, event.segment_id, is_final=False)
-        if self.reply is Reply.HELD and self._takes_floor(event.text):
+        if self.interruptible and self._takes_floor(event.text):
             self._change(Change.CONFIRM)
 
     def _speech_ended(self, event: SpeechEnded, now: float) -> None:
         if event.transcript_follows:
             self.user = User.AWAITED
+            self._awaited_segment = event.segment_id
             self._draft.last_speech_at = event.last_speech_at
             self._draft.ended_at = now
+        elif self._awaited_segment is not None:  # a click behind words that are on their way
+            self.user = User.AWAITED
         else:  # a click, a cough: what was said before it still stands
             self._change(Change.FALSE_ALARM)
             self._pause_or_forget(now)
 
     def _final(self, event: FinalTranscript, now: float) -> None:
+        if event.segment_id == self._awaited_segment:
+            self._awaited_segment = None
         draft = self._draft
         draft.text, draft.complete = event.text, event.complete
         draft.segment_id, draft.transcript_at = event.segment_id, now
-        if self.interruptible and self._takes_floor(event.text):
-            self._change(Change.CONFIRM)
-        elif self.reply in (Reply.RUNNING, Reply.HELD) and self.interruptible:
-            draft.text = ""  # "uh-huh" while we speak, or nothing at all
-        if self.user is not User.AWAITED:
+        if self._takes_floor(event.text):
+            if self.interruptible:
+                self._change(Change.CONFIRM)
+        elif self._reply_lives() or self.is_echo(event.text):
+            draft.text = ""  # "uh-huh" while we speak, our own voice, or nothing at all
+        if self.user is not User.AWAITED or self._awaited_segment is not None:
             return  # the user went on meanwhile: the next segment's text covers this one
         if not draft.text:
             self._change(Change.FALSE_ALARM)
         self._pause_or_forget(now)
 
+    def _failed(self, event: TranscriptionFailed, now: float) -> None:
+        """The segment is lost; what was understood before it still stands."""
+        self._actions.append(Tell(ErrorReported(event.code, event.message)))
+        self._final(FinalTranscript(event.segment_id, self._draft.text, self._draft.complete), now)
+
+    def _key_released(self, now: float) -> None:
+        if self.user is User.PAUSING:
+            self._turn_deadline = now
+            self._commit_if_due(now)
+        else:
+            self._finish_now = self.user is not User.SILENT
+
     def _pause_or_forget(self, now: float) -> None:
         if self._draft.text:
             self.user = User.PAUSING
             delay = self.endpointer.delay(self._draft.text, self._draft.complete)
-            self._turn_deadline = self._draft.last_speech_at + delay
-            if self.partial_results and self._turn_deadline > now and not self._finish_now:
+            self._turn_deadline = now if self._finish_now else self._draft.last_speech_at + delay
+            if self.partial_results and self._turn_deadline > now:
                 self._tell_transcript(self._draft.text, self._draft.segment_id, is_final=False)
             self._commit_if_due(now)
         else:
@@ -315,17 +282,23 @@ class Floor:
             if self.reply is Reply.NONE:
                 self._actions.append(Show(State.LISTENING))
 
+    def _is_speaking(self) -> bool:
+        """Whether somebody speaks, rather than that something clicked."""
+        return self.user is User.SPEAKING and self._suspected
+
     def _takes_floor(self, text: str) -> bool:
         return bool(text) and not is_backchannel(text, self.language) and not self.is_echo(text)
 
     # --- a turn begins ---------------------------------------------------------------------
 
-    def _commit_is_blocked(self) -> bool:
-        return self.reply in (Reply.RUNNING, Reply.HELD) and not self.interruptible
+    def _reply_lives(self) -> bool:
+        return self.reply in (Reply.RUNNING, Reply.HELD)
+
+    def _reply_keeps_floor(self) -> bool:
+        return self._reply_lives() and not self.interruptible
 
     def _commit_if_due(self, now: float) -> None:
-        due = self._finish_now or now >= self._turn_deadline
-        if self.user is not User.PAUSING or not due or self._commit_is_blocked():
+        if now < self._turn_ends_at():
             return
         draft = self._draft
         self._change(Change.CONFIRM)  # a reply that began meanwhile, to typed text, gives way
@@ -341,29 +314,43 @@ class Floor:
         self._actions.append(CommitUtterance())
         self._draft = _Draft()
         self._finish_now = False
-        self._turn_deadline = NEVER
-        if self.user is not User.SPEAKING:
-            self.user = User.SILENT
+        self.user = User.SILENT
 
     def _typed(self, text: str, now: float) -> None:
-        if self.draining:
+        if self.draining or self._is_full():
             return
         if self.interruptible:
             self._change(Change.CONFIRM)
-        self._begin(UserTyped(text, now), now)
+        self._typed_waiting.append(UserTyped(text, now))
+        self._begin_waiting(now)
+
+    def _begin_waiting(self, now: float) -> None:
+        """The reply has lost the floor: what was typed or said meanwhile is next."""
+        if self._typed_waiting and not self._reply_lives():
+            self._begin(self._typed_waiting.popleft(), now)
+        else:
+            self._commit_if_due(now)
+
+    def _is_full(self) -> bool:
+        """Whether no turn can be begun or wait; tells the device so."""
+        waiting = self._waiting_turns + len(self._typed_waiting)
+        if waiting < self.max_waiting_turns:
+            return False
+        message = (
+            f"{waiting} turns are waiting already, no more are allowed; this one was not taken: "
+            "send it again after an answer"
+        )
+        self._actions.append(Tell(ErrorReported(ErrorCode.RATE_LIMITED, message)))
+        return True
 
     def _begin(self, cause: Cause, now: float) -> None:
-        if self.draining:
-            return
-        if self._waiting_turns >= self.max_waiting_turns:
-            message = f"{self._waiting_turns} turns are waiting already; this one was not taken"
-            self._actions.append(Tell(ErrorReported(ErrorCode.RATE_LIMITED, message)))
+        if self.draining or self._is_full():
             return
         self._waiting_turns += 1
         self.last_turn_id += 1
         self._actions.append(BeginTurn(self.last_turn_id, cause))
         self._change(Change.BEGIN)
-        if self._suspected and self.user is User.SPEAKING:
+        if self._is_speaking():
             self._suspect_reply(now)
 
     # --- small parts -----------------------------------------------------------------------

@@ -21,8 +21,11 @@ from listenai.events import Certainty
 # A slow reading pace, so that words of a sentence whose length is not yet known
 # are rather called unheard than heard.
 ASSUMED_CHARACTERS_PER_SECOND = 11.0
+ASSUMED_CJK_CHARACTERS_PER_SECOND = 3.5
 
-_WORD = re.compile(r"[぀-ヿ㐀-鿿豈-﫿][^\w\s]*|[^\s぀-ヿ㐀-鿿豈-﫿]+")
+_CJK = "぀-ヿ㐀-鿿豈-﫿"
+_ONE_CJK = re.compile(rf"[{_CJK}]")
+_WORD = re.compile(rf"[{_CJK}][^\w\s]*|[^\s{_CJK}]+")
 
 
 @attrs.frozen
@@ -73,13 +76,10 @@ class HeardLedger:
         """What was heard when `played` samples were; `reported`: the device itself said so."""
         length, exact = 0, True
         for sentence in self._sentences:
-            if played <= sentence.from_sample and length:
+            if played < sentence.from_sample:
                 break
-            exact = exact and bool(sentence.timings)
-            end = self._heard_characters(sentence, played)
-            length += end
-            if end < len(sentence.text):
-                break
+            exact = exact and (bool(sentence.timings) or played == sentence.from_sample)
+            length += self._heard_characters(sentence, played)
         spoken = self.spoken_text
         certainty = Certainty.REPORTED if reported and exact else Certainty.ESTIMATED
         return Heard(spoken[:length].rstrip(), spoken[length:].strip(), certainty)
@@ -99,13 +99,16 @@ class HeardLedger:
         return sentence.timings[begun - 2].end if begun >= 2 else 0
 
     def _by_proportion(self, sentence: _Sentence, played: int) -> int:
-        if sentence.to_sample is None:
-            pace = ASSUMED_CHARACTERS_PER_SECOND / self._sample_rate
+        text = sentence.text
+        if sentence.to_sample is not None:
+            reached = played * len(text) / (sentence.to_sample - sentence.from_sample)
         else:
-            pace = len(sentence.text) / (sentence.to_sample - sentence.from_sample)
-        reached = played * pace
+            cjk = _ONE_CJK.search(text)
+            pace = ASSUMED_CJK_CHARACTERS_PER_SECOND if cjk else ASSUMED_CHARACTERS_PER_SECOND
+            # Its last word is still coming, however slow the voice.
+            reached = min(played * pace / self._sample_rate, len(text.rstrip()) - 1)
         heard = 0
-        for word in _WORD.finditer(sentence.text):
+        for word in _WORD.finditer(text):
             if word.end() > reached:
                 break
             heard = word.end()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 import attrs
 
@@ -54,32 +54,56 @@ Item = UserItem | AssistantItem | ToolCallItem | ToolResultItem
 
 
 def project(items: Iterable[Item], limit: int) -> list[ChatMessage]:
-    """The last `limit` messages (a call and its results never parted), oldest first."""
-    messages: list[ChatMessage] = []
+    """The last `limit` messages (a call and its results never parted), oldest first.
+
+    What a chat model would not accept is left out: a result whose call is gone, a call
+    without a result.
+    """
+    blocks: list[list[ChatMessage]] = []
+    calling = _Calls()
     for item in items:
         match item:
             case UserItem(text=text):
-                messages.append(ChatMessage("user", text))
+                blocks += [calling.close(), [ChatMessage("user", text)]]
             case AssistantItem(text=text):
-                messages.append(ChatMessage("assistant", text))
+                blocks += [calling.close(), [ChatMessage("assistant", text)]]
             case ToolCallItem(call=call):
-                _add_call(messages, call)
+                if calling.answered:  # the next round
+                    blocks.append(calling.close())
+                calling.calls[call.call_id] = call
             case ToolResultItem(call_id=call_id, content=content):
-                messages.append(ChatMessage("tool", content, tool_call_id=call_id))
-    return _limited(messages, limit)
+                calling.results[call_id] = content
+    blocks.append(calling.close())
+    return _limited(blocks, limit)
 
 
-def _add_call(messages: list[ChatMessage], call: ToolCall) -> None:
-    """Calls that stand together are one message, as the chat model made them."""
-    if messages and messages[-1].tool_calls:
-        last = messages.pop()
-        messages.append(attrs.evolve(last, tool_calls=(*last.tool_calls, call)))
-    else:
-        messages.append(ChatMessage("assistant", "", (call,)))
+@attrs.define
+class _Calls:
+    """Calls that stand together, as one message of the chat model, and their results."""
+
+    calls: dict[str, ToolCall] = attrs.field(factory=dict)
+    results: dict[str, str] = attrs.field(factory=dict)
+
+    @property
+    def answered(self) -> bool:
+        return self.calls.keys() <= self.results.keys()
+
+    def close(self) -> list[ChatMessage]:
+        """The messages, none where there was nothing; the next calls are another group."""
+        calls = [call for call in self.calls.values() if call.call_id in self.results]
+        answers = [
+            ChatMessage("tool", self.results[call.call_id], tool_call_id=call.call_id)
+            for call in calls
+        ]
+        self.calls, self.results = {}, {}
+        return [ChatMessage("assistant", "", tuple(calls)), *answers] if calls else []
 
 
-def _limited(messages: Sequence[ChatMessage], limit: int) -> list[ChatMessage]:
-    start = max(0, len(messages) - limit)
-    while start < len(messages) and messages[start].role == "tool":
-        start += 1  # its call was cut off: no chat model accepts it alone
-    return list(messages[start:])
+def _limited(blocks: Iterable[list[ChatMessage]], limit: int) -> list[ChatMessage]:
+    """The last blocks that fit, whole."""
+    messages: list[ChatMessage] = []
+    for block in reversed(list(blocks)):
+        if len(block) + len(messages) > limit:
+            break
+        messages = block + messages
+    return messages

@@ -1,17 +1,15 @@
 """SANS-IO: the audio clock of one stream: what may be sent, what has been heard.
 
 The device plays from the moment the first sample reaches it, at the stream's
-rate, as long as it has something to play.  `origin` is the time at which sample
-0 was (or would have been) heard; a pause or a gap moves it.  The *lead* is how
-much the device may hold ahead of its clock.
+rate, as long as it has something to play.  The clock is anchored anew whenever its
+course changes: so much was played at that time.  (One origin, moved by pauses and
+gaps, would let rounding take back a sample that was already counted as heard.)  The
+*lead* is how much the device may hold ahead of its clock.
 """
 
 from __future__ import annotations
 
 import attrs
-
-# Of a sample: float times must not make the last one of a stream unheard.
-_ROUNDING = 0.01
 
 
 @attrs.define
@@ -21,18 +19,19 @@ class Playout:
     sample_rate: int
     lead_seconds: float
     sent: int = 0
-    _origin: float | None = None
-    _paused_at: float | None = None
+    _anchored_at: float = 0.0
+    _played_then: float = 0.0
+    _paused: bool = False
 
     @property
     def started(self) -> bool:
         """Whether any sample was sent."""
-        return self._origin is not None
+        return self.sent > 0
 
     @property
     def paused(self) -> bool:
         """Whether the device's clock stands still."""
-        return self._paused_at is not None
+        return self._paused
 
     def due(self) -> float:
         """When the next sample may be sent without exceeding the lead; long ago at the start."""
@@ -40,32 +39,36 @@ class Playout:
 
     def ends_at(self) -> float:
         """When all that was sent will have been played; long ago at the start."""
-        return (
-            float("-inf") if self._origin is None else self._origin + self.sent / self.sample_rate
-        )
+        if not self.started:
+            return float("-inf")
+        return self._anchored_at + (self.sent - self._played_then) / self.sample_rate
 
     def send(self, now: float, samples: int) -> None:
         """Samples went to the device."""
-        if now > self.ends_at():  # the first, or the device had run dry: it begins to play now
-            self._origin = now - self.sent / self.sample_rate
+        self._anchor(now)  # the first, or after the device had run dry, it begins to play now
         self.sent += samples
 
     def pause(self, now: float) -> None:
         """The device stops playing and keeps what it has."""
-        if self._paused_at is None:
-            self._paused_at = now
+        if not self._paused:
+            self._anchor(now)
+            self._paused = True
 
     def resume(self, now: float) -> None:
         """The device goes on where it stopped."""
-        if self._paused_at is None:
-            return
-        if self._origin is not None and self.ends_at() > self._paused_at:  # else it had run dry
-            self._origin += now - self._paused_at
-        self._paused_at = None
+        if self._paused:
+            self._anchor(now)
+            self._paused = False
 
     def played(self, now: float) -> int:
         """Samples that must have been played by now, at most what was sent."""
-        if self._origin is None:
-            return 0
-        at = now if self._paused_at is None else self._paused_at
-        return max(0, min(self.sent, int((at - self._origin) * self.sample_rate + _ROUNDING)))
+        return round(self._exactly_played(now))
+
+    def _exactly_played(self, now: float) -> float:
+        if self._paused:
+            return self._played_then
+        played = self._played_then + (now - self._anchored_at) * self.sample_rate
+        return min(float(self.sent), played)
+
+    def _anchor(self, now: float) -> None:
+        self._played_then, self._anchored_at = self._exactly_played(now), now

@@ -13,7 +13,7 @@ from contextlib import suppress
 import attrs
 import trio
 
-from listenai.conversation.floor import BeginTurn
+from listenai.conversation.actions import BeginTurn
 from listenai.conversation.heard import Heard
 from listenai.conversation.items import AssistantItem, UserItem
 from listenai.conversation.outbox import Gate, Outbox
@@ -145,9 +145,10 @@ class Replying:
         sentences_in, sentences = trio.open_memory_channel[str](1)
         # The consumer's end is closed here, after the nursery: a failed speaker must
         # not look like a broken channel to the thinker.
-        async with sentences, trio.open_nursery() as nursery:
-            nursery.start_soon(self.thinking.think, turn, sentences_in)
-            nursery.start_soon(self.speaking.speak, turn, sentences)
+        with sentences:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self.thinking.think, turn, sentences_in)
+                nursery.start_soon(self.speaking.speak, turn, sentences)
 
     def _report(self, turn: Turn, group: BaseExceptionGroup[EngineError]) -> None:
         """One error a turn, however many engines it took with it."""

@@ -16,11 +16,10 @@ from collections.abc import Iterator
 # synthesizer's buffers are sized for this.
 MAX_SENTENCE_CHARACTERS = 300
 
-_CLOSERS = "\"'”’)]}」』）】》"
+_CLOSERS = "\"'”’)]}」』）】》*_`"  # Markdown ends emphasis behind the mark
 _ABBREVIATIONS = frozenset(
     (
-        "mr mrs ms dr prof sr jr st vs etc no fig inc ltd co approx dept est e.g i.e a.m p.m"
-        " u.s u.k"
+        "mr mrs ms dr prof sr jr st vs etc fig inc ltd co approx dept est e.g i.e a.m p.m u.s u.k"
     ).split()
 )
 _END = re.compile(

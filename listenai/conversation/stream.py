@@ -38,8 +38,7 @@ class Stream:
                 self.ledger.begin_sentence(text, from_sample)
             case AudioChunk(pcm=pcm):
                 self.playout.send(now, len(pcm) // SAMPLE_BYTES)
-            case StreamEnded(samples=samples):
-                self.ledger.end_sentence(samples)
+            case StreamEnded():  # of a reply that failed, the last sentence was cut short
                 self.ended = True
 
     def report(self, played_samples: int, output_latency_seconds: float) -> None:

@@ -9,8 +9,8 @@ from typing import Any
 import attrs
 import trio
 
+from listenai.conversation.actions import Cause
 from listenai.conversation.device_tools import DeviceTools
-from listenai.conversation.floor import Cause
 from listenai.conversation.items import ToolCallItem, ToolResultItem, project
 from listenai.conversation.outbox import Outbox
 from listenai.conversation.sentences import SentenceSplitter
@@ -49,7 +49,7 @@ class Thinking:
 
     async def think(self, turn: Turn, sentences: trio.MemorySendChannel[str]) -> None:
         """Streams the reply, tools and all, into `sentences`; closes it."""
-        async with sentences:
+        with sentences:
             messages = self._messages(turn.cause)
             splitter = SentenceSplitter()
             called: list[JsonObject] = []

@@ -10,7 +10,7 @@ from __future__ import annotations
 import attrs
 import trio
 
-from listenai.conversation.floor import Cause, UserSaid
+from listenai.conversation.actions import Cause, UserSaid
 from listenai.conversation.items import Item
 from listenai.conversation.outbox import Gate
 from listenai.conversation.stream import Stream

@@ -26,7 +26,6 @@ from listenai.engines.base import ReplyText
 from listenai.events import (
     AudioChunk,
     Certainty,
-    EffectiveConfiguration,
     FinalTranscript,
     InterruptPressed,
     PartialTranscript,
@@ -47,6 +46,7 @@ from listenai.events import (
     TurnInterrupted,
     UserTranscript,
 )
+from listenai.settings import EffectiveConfiguration
 
 pytestmark = pytest.mark.usefixtures("schedule", "nothing_left")
 

@@ -24,7 +24,6 @@ from listenai.errors import ChatModelError, ErrorCode, SynthesizerError, ToolErr
 from listenai.events import (
     AudioChunk,
     AudioReceived,
-    Configuration,
     DeviceToolReturned,
     ErrorReported,
     InterruptPressed,
@@ -35,6 +34,7 @@ from listenai.events import (
     StreamEnded,
     StreamFlushed,
     StreamPaused,
+    StreamStarted,
     Target,
     ToolCalled,
     ToolReturned,
@@ -43,6 +43,7 @@ from listenai.events import (
     TurnInterrupted,
     UserTranscript,
 )
+from listenai.settings import Configuration
 
 pytestmark = pytest.mark.usefixtures("schedule", "nothing_left")
 
@@ -96,6 +97,30 @@ async def test_a_failed_turn_leaves_nothing_in_the_outbox(autojump_clock):
         kinds = [type(event) for _, event in talk.device.got]
         after = kinds[kinds.index(ErrorReported) :]
         assert AudioChunk not in after
+
+
+async def test_a_stream_that_failed_before_it_opened_is_never_announced(autojump_clock):
+    """Its announcement waited behind a stalled device when the chat model failed."""
+    chat = FakeChatModel("One.", fail=ChatModelError("gone"), delay=0.05, fail_after=0.3)
+    async with talking(chat=chat) as talk:
+        talk.ask()
+        await trio.sleep(0.025)
+        talk.device.stop_reading()  # the increment is taken, then nothing more is read
+        await trio.sleep(0.8)
+        talk.device.read_again()
+        await trio.sleep(2)
+        assert talk.device.kinds()[-3:] == ["ErrorReported", "TurnMetrics", "StatusChanged"]
+        assert not talk.device.events(StreamStarted)
+
+
+async def test_a_failed_synthesizer_is_one_error_with_sentences_waiting(autojump_clock):
+    """The thinker, which waits to hand over a sentence, must not see a broken channel."""
+    voice = FakeSynthesizer(fail=SynthesizerError("no voice"), fail_at=40)
+    async with talking(chat=FakeChatModel("One. Two. Three. Four. Five."), voice=voice) as talk:
+        talk.ask()
+        await trio.sleep(3)
+        assert [e.code for e in talk.device.events(ErrorReported)] == ["TTS_ERROR"]
+        assert not talk.dialogue.floor.busy
 
 
 async def test_our_own_bug_is_told_and_raised(autojump_clock):
@@ -258,9 +283,8 @@ async def test_no_stale_audio_through_a_wire_that_never_yields(autojump_clock):
         await trio.sleep(0.7)
         talk.device.stop_reading()
         await trio.sleep(0.2)
-        talk.device.say(InterruptPressed())
-        await trio.sleep(0.01)
-        talk.device.read_again()
+        await talk.dialogue.handle(InterruptPressed())
+        talk.device.read_again()  # no checkpoint since the decision: the cancel is still on its way
         await trio.sleep(0.5)
         kinds = [type(event) for _, event in talk.device.got]
         flushed = kinds.index(StreamFlushed)

@@ -12,8 +12,6 @@ from listenai.events import (
     AudioChunk,
     AudioReceived,
     Certainty,
-    Configuration,
-    EffectiveConfiguration,
     ErrorReported,
     FinalTranscript,
     InterruptPressed,
@@ -39,6 +37,7 @@ from listenai.events import (
     TurnMetrics,
     UserTranscript,
 )
+from listenai.settings import Configuration, EffectiveConfiguration
 
 pytestmark = pytest.mark.usefixtures("schedule", "nothing_left")
 

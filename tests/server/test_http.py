@@ -40,7 +40,7 @@ async def test_the_page_says_how_to_connect(path: str) -> None:
         answer = await http.get(path)
     assert answer.status_code == 200
     assert answer.headers["content-type"] == "text/html; charset=utf-8"
-    assert "listenai talk ws://example.test:8765/" in answer.text
+    assert "python -m listenai talk --url ws://example.test:8765/" in answer.text
 
 
 async def test_the_page_may_load_and_run_nothing() -> None:
@@ -56,7 +56,7 @@ async def test_the_page_may_load_and_run_nothing() -> None:
 async def test_behind_tls_the_page_names_wss() -> None:
     """The scheme of the request is the scheme of the URL."""
     async with client(base_url="https://example.test") as http:
-        assert "listenai talk wss://example.test/" in (await http.get("/")).text
+        assert "python -m listenai talk --url wss://example.test/" in (await http.get("/")).text
 
 
 async def test_a_host_header_cannot_write_html() -> None:
