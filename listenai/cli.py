@@ -33,7 +33,13 @@ def main() -> None:
 @click.option("--host", help="Address to listen on.  [CLOUD_HOST, default 0.0.0.0]")
 @click.option("--port", help="Port to listen on; 0: any free one.  [CLOUD_PORT, default 9400]")
 @click.option("--fake-engines", is_flag=True, help="Engines that only take time: for benchmarks.")
-def serve(host: str | None, port: str | None, fake_engines: bool) -> None:
+@click.option(
+    "--fake-speech-ms",
+    type=click.IntRange(100, 60_000),
+    default=600,
+    help="How long a sentence of theirs plays.  [600]",
+)
+def serve(host: str | None, port: str | None, fake_engines: bool, fake_speech_ms: int) -> None:
     """Run the server until Ctrl-C; a second Ctrl-C does not wait for replies in progress."""
     config = _load_config(host=host, port=port)
     logging.basicConfig(
@@ -42,7 +48,7 @@ def serve(host: str | None, port: str | None, fake_engines: bool) -> None:
     for noisy in ("httpx", "httpcore", "hypercorn", "trio-websocket"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
     try:
-        trio.run(_serve, config, fake_engines)
+        trio.run(_serve, config, fake_engines, fake_speech_ms)
     except* ConfigurationError as group:
         _stop(_problems(group))
 
@@ -54,17 +60,17 @@ def _load_config(**options: Any) -> Config:
         _stop(error.problems)
 
 
-async def _serve(config: Config, fake_engines: bool) -> None:
-    from listenai.app import serve as serve_app  # its imports take longer than `--help` should
+async def _serve(config: Config, fake_engines: bool, fake_speech_ms: int) -> None:
+    from listenai.app import open_engines  # its imports take longer than `--help` should
+    from listenai.app import serve as serve_app
 
     draining = trio.Event()
-    async with trio.open_nursery() as nursery:
+    opening = open_engines(fake=fake_engines, fake_speech_ms=fake_speech_ms)
+    async with opening as engines, trio.open_nursery() as nursery:
         await nursery.start(_drain_on_signal, draining, config.drain_timeout, nursery.cancel_scope)
 
         async def run(*, task_status: trio.TaskStatus[Any]) -> None:
-            await serve_app(
-                config, fake_engines=fake_engines, draining=draining, task_status=task_status
-            )
+            await serve_app(config, engines, draining=draining, task_status=task_status)
             nursery.cancel_scope.cancel()
 
         addresses = await nursery.start(run)
@@ -106,7 +112,7 @@ async def _drain_on_signal(
 @click.option("--save", type=click.Path(path_type=Path), help="Save what was heard as WAV.")
 @click.option("--barge-in", type=click.Path(path_type=Path), help="Speak this over the reply.")
 @click.option("--at", "barge_in_at", default=1.0, help="...so many seconds into it.  [1.0]")
-@click.option("--timeout", default=30.0, help="Seconds to wait for each reply.  [30]")
+@click.option("--timeout", default=90.0, help="Seconds to wait for each reply's end.  [90]")
 @click.option("--language", help="Ask for this language (en, zh, ja).")
 @click.option("--voice", "voice_id", help="Ask for this voice.")
 @click.option("--mic", is_flag=True, help="Use the microphone and loudspeaker, until Ctrl-C.")
@@ -125,11 +131,12 @@ async def _talk(url: str | None, options: dict[str, Any]) -> int:
 
     if url:
         return await talk_to(TalkOptions(url=url, **options), click.echo)
+    from listenai.app import open_engines
     from listenai.app import serve as serve_app
 
-    async with trio.open_nursery() as nursery:
-        config = _load_config(host="127.0.0.1", port="0")
-        [address] = await nursery.start(serve_app, config)
+    config = _load_config(host="127.0.0.1", port="0")
+    async with open_engines() as engines, trio.open_nursery() as nursery:
+        [address] = await nursery.start(serve_app, config, engines)
         status = await talk_to(TalkOptions(url=address.url("ws") + "/", **options), click.echo)
         nursery.cancel_scope.cancel()
     return status

@@ -88,14 +88,14 @@ def spoken_words(text: str) -> list[str]:
 def number(words: str) -> int:
     """The value of a grammar number, "forty five" or "a hundred"; ValueError for other words."""
     value = 0
-    for word in words.split():
+    for word in words.replace("a hundred", "hundred").split() or [words]:
         if word in _ONES:
             value += _ONES.index(word)
         elif word in _TENS[2:]:
             value += 10 * _TENS.index(word)
         elif word == "hundred":
             value = 100 * max(1, value)
-        elif word != "a":
+        else:
             raise ValueError(f"{word!r} in {words!r} is no number word of the command grammar")
     return value
 

@@ -33,7 +33,7 @@ from listenai.client.turns import Arrived, DeviceLog, JsonObject, Reply, Turn
 from listenai.errors import ListenAIError
 
 CONNECT_SECONDS = 10.0  # for the WebSocket handshake, and again for `status ready`
-REPLY_SECONDS = 30.0
+REPLY_SECONDS = 90.0
 
 CAPABILITIES: JsonObject = {
     "pause": True,
@@ -65,6 +65,7 @@ class Device:
         output_latency_ms: float,
     ) -> None:
         self.log = log
+        self.frames_sent = 0  # of the microphone, silence included
         self.speaker = log.speaker
         self._socket = socket
         self._microphone = microphone
@@ -241,9 +242,12 @@ class Device:
                 await self._socket.send_message(utterance.next_frame() if utterance else frame)
                 now = trio.current_time()
                 if utterance is not None:
+                    if not utterance.sent_at:
+                        utterance.first_frame = self.frames_sent
                     utterance.frame_sent(now)
                     if utterance.sent.is_set():
                         self._utterances.popleft()
+                self.frames_sent += 1
                 self.speaker.advance(now)
                 await self._send_reports()
                 self._wake()

@@ -46,7 +46,8 @@ class Utterance:
 
     pcm: bytes  # int16 mono 16 kHz
     sent: trio.Event = attrs.field(factory=trio.Event)
-    _sent_at: list[float] = attrs.field(factory=list)  # of each frame
+    sent_at: list[float] = attrs.field(factory=list)  # of each frame, Trio's time
+    first_frame: int = -1  # its number among all frames of the device
 
     @property
     def started_at(self) -> float | None:
@@ -60,18 +61,18 @@ class Utterance:
 
     def next_frame(self) -> bytes:
         """The next frame to send; the last one is filled up with silence."""
-        begin = len(self._sent_at) * FRAME_BYTES
+        begin = len(self.sent_at) * FRAME_BYTES
         return self.pcm[begin : begin + FRAME_BYTES].ljust(FRAME_BYTES, b"\0")
 
     def frame_sent(self, now: float) -> None:
         """The frame is on its way."""
-        self._sent_at.append(now)
-        if len(self._sent_at) * FRAME_BYTES >= len(self.pcm):
+        self.sent_at.append(now)
+        if len(self.sent_at) * FRAME_BYTES >= len(self.pcm):
             self.sent.set()
 
     def _at(self, sample: int) -> float | None:
         frame = sample // FRAME_SAMPLES
-        return self._sent_at[frame] if frame < len(self._sent_at) else None
+        return self.sent_at[frame] if frame < len(self.sent_at) else None
 
     def _speech_bounds(self) -> tuple[int, int]:
         """The first and the last sample of speech; of everything where nothing is loud."""

@@ -57,7 +57,9 @@ class SpeakerMemory:
 class Transcriber(Protocol):
     """Speech recognition: an utterance in, text out.  Raises TranscriberError."""
 
-    languages: Sequence[str]
+    @property
+    def languages(self) -> Sequence[str]:
+        """Codes of the languages that are understood."""
 
     def open_utterance(
         self, *, language: str, speaker: SpeakerMemory
@@ -87,7 +89,9 @@ class Recognizer(Protocol):
 class RecognizerFactory(Protocol):
     """Makes ears."""
 
-    languages: Sequence[str]
+    @property
+    def languages(self) -> Sequence[str]:
+        """Codes of the languages that are understood."""
 
     def open(
         self, hear: Callable[[SpeechEvent], None], *, suspicion: tuple[int, int], cap_seconds: float

@@ -34,19 +34,19 @@ HELP: Mapping[str, str] = {
 }
 
 CONTROL: Mapping[str, str] = {
-    "stop": "Okay.",
+    "stop": "Okay, I have stopped.",
     "cancel": "Okay, cancelled.",
     "yes": "All right. What would you like?",
-    "no": "All right.",
-    "okay": "Good.",
-    "never mind": "No problem.",
+    "no": "All right, then not.",
+    "okay": "Good, I am listening.",
+    "never mind": "No problem, it is forgotten.",
     "be quiet": "Okay, I am quiet.",
     "start over": "Okay, from the beginning. What can I do for you?",
 }
 NOTHING_TO_CONTINUE = "There is nothing to go on with. Ask me for a story."
 NOTHING_TO_REPEAT = "I have not said anything yet."
 
-WHICH_CITY = "For which city?"
+WHICH_CITY = "For which city, please?"
 NO_TIMER = "There is no timer, because I cannot ring yet."
 NO_BRIGHTNESS = "I would, but no lamp or screen is connected to me yet, so nothing has changed."
 

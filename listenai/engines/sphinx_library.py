@@ -11,16 +11,19 @@ from __future__ import annotations
 import ctypes
 import functools
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 
 from listenai.audio import SAMPLE_BYTES
+from listenai.engines.sphinx_agreement import Word
 from listenai.errors import TranscriberError
 
 INSTALL = "install it with: pip install 'listenai[embedded]'"
 
 _P = ctypes.c_void_p
 _INT = ctypes.c_int
+_INT_POINTER = ctypes.POINTER(ctypes.c_int)
 _TEXT = ctypes.c_char_p
 # name -> (what it returns, what it takes); pocketsphinx.h is the source.
 _FUNCTIONS: Mapping[str, tuple[type | None, tuple[type, ...]]] = {
@@ -34,10 +37,25 @@ _FUNCTIONS: Mapping[str, tuple[type | None, tuple[type, ...]]] = {
     "ps_start_utt": (_INT, (_P,)),
     "ps_process_raw": (_INT, (_P, _TEXT, ctypes.c_size_t, _INT, _INT)),
     "ps_end_utt": (_INT, (_P,)),
-    "ps_get_hyp": (_TEXT, (_P, _P)),
+    "ps_seg_iter": (_P, (_P,)),
+    "ps_seg_next": (_P, (_P,)),  # frees the one it was given
+    "ps_seg_word": (_TEXT, (_P,)),
+    "ps_seg_frames": (None, (_P, _INT_POINTER, _INT_POINTER)),
+    "ps_seg_prob": (ctypes.c_int32, (_P, _INT_POINTER, _INT_POINTER, _INT_POINTER)),
+    "ps_lookup_word": (_P, (_P, _TEXT)),  # to be freed by
+    "ckd_free": (None, (_P,)),
     "ps_get_cmn": (_TEXT, (_P, _INT)),
     "ps_set_cmn": (_INT, (_P, _TEXT)),
 }
+
+
+# Words of the command grammar that the dictionary of the model lacks.
+MORE_PRONUNCIATIONS: Mapping[str, Sequence[str]] = MappingProxyType(
+    {"unmute": ("AH N M Y UW T",)},
+)
+
+# Scores of a word lattice come shifted by this (SENSCR_SHIFT), those of a search do not.
+_LATTICE_SHIFT = 10
 
 
 @functools.cache
@@ -83,6 +101,19 @@ def pronunciations(words: Iterable[str], dictionary: Path) -> dict[str, list[str
             if (word := head.partition("(")[0]) in wanted:
                 found.setdefault(word, []).append(phones.strip())
     return found
+
+
+def known_words(
+    words: Iterable[str], found: Mapping[str, Sequence[str]]
+) -> dict[str, Sequence[str]]:
+    """Every word with its phones; raises TranscriberError naming those that have none."""
+    pronounced = {**MORE_PRONUNCIATIONS, **found}
+    if missing := sorted(word for word in words if word not in pronounced):
+        raise TranscriberError(
+            f"the recognizer cannot pronounce {', '.join(missing)} of the command grammar: "
+            "choose other words there, or add their phones to MORE_PRONUNCIATIONS"
+        )
+    return {word: pronounced[word] for word in words}
 
 
 class Decoder:
@@ -135,13 +166,40 @@ class Decoder:
         )
 
     def end(self) -> None:
-        """Ends the utterance; `text` is final then."""
+        """Ends the utterance; `words` are final then."""
         self._check(self._library.ps_end_utt(self._open), "cannot end an utterance")
 
-    def text(self) -> str:
-        """The best words so far, "" for none."""
-        words: bytes | None = self._library.ps_get_hyp(self._open, None)
-        return words.decode() if words else ""
+    def words(self) -> list[Word]:
+        """The best words so far, without fillers; final after `end`."""
+        segments = list(self._segments())
+        from_lattice = all(score % (1 << _LATTICE_SHIFT) == 0 for _, _, score in segments)
+        shift = _LATTICE_SHIFT if from_lattice else 0
+        return [
+            Word(name.partition("(")[0], self._phones(name), frames, score / (1 << shift))
+            for name, frames, score in segments
+            if name[0] not in "<[("  # <sil>, [NOISE], (NULL)
+        ]
+
+    def _segments(self) -> Iterator[tuple[str, int, int]]:
+        """Name ("the(2)" for a second pronunciation), frames and score of each part."""
+        first, last, score, ignored = (ctypes.c_int() for _ in range(4))
+        segment = self._library.ps_seg_iter(self._open)
+        while segment:
+            name: bytes = self._library.ps_seg_word(segment)
+            self._library.ps_seg_frames(segment, first, last)
+            self._library.ps_seg_prob(segment, score, ignored, ignored)
+            yield name.decode(), last.value - first.value + 1, score.value
+            segment = self._library.ps_seg_next(segment)
+
+    def _phones(self, name: str) -> tuple[str, ...]:
+        """How the dictionary pronounces a word; fillers are left out before."""
+        phones = self._library.ps_lookup_word(self._open, name.encode())
+        if not phones:
+            return ()
+        try:
+            return tuple(ctypes.string_at(phones).decode().split())
+        finally:
+            self._library.ckd_free(phones)
 
     @property
     def channel(self) -> str:

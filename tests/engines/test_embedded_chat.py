@@ -322,7 +322,7 @@ async def test_an_interrupted_story_goes_on_where_it_was_heard() -> None:
     asked, story = user("tell me a story"), phrases.STORIES[0]
     words = story.split()
     heard, later = " ".join(words[:40]), " ".join(words[40:80])
-    history = [asked, assistant(heard), user("stop"), assistant("Okay.")]
+    history = [asked, assistant(heard), user("stop"), assistant("Okay, I have stopped.")]
     assert heard + " " + await reply([*history, user("go on")]) == story
     history += [user("go on"), assistant(later)]
     assert await reply([*history, user("continue")]) == " ".join(words[80:])
