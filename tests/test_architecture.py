@@ -129,6 +129,9 @@ PARTS = {
     ("dialects.listenai", "dialects.messages"): "the ListenAI dialect's incoming messages",
     ("engines.recognizer", "engines.segmenter"): "the recognizer's segmentation, without waiting",
     ("engines.embedded_chat", "engines.embedded_phrases"): "what the embedded chat model says",
+    ("engines.sphinx", "engines.sphinx_library"): "PocketSphinx's C API, without tasks",
+    ("engines.sphinx", "engines.sphinx_agreement"): "which of its two decoders to believe",
+    ("engines.sphinx_library", "engines.sphinx_agreement"): "the decoders' words are its input",
 }
 
 # module -> (packages beside trio, why one is not enough)
