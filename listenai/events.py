@@ -1,7 +1,4 @@
-"""The vocabulary of a conversation: tiny frozen facts and requests.
-
-Samples are counted from the start of a stream; texts are plain.
-"""
+"""The vocabulary of a conversation: tiny frozen facts and requests, counted in stream samples."""
 
 from __future__ import annotations
 
@@ -351,6 +348,7 @@ class TurnMetrics:
     text_done_ms: float | None = None
     audio_done_ms: float | None = None
     ended_ms: float | None = None
+    certainty: Certainty | None = None  # how the heard text is known
 
 
 @attrs.frozen

@@ -185,7 +185,7 @@ class Replying:
                     turn.id, heard.text.strip(), unheard, round(played * 1000, 1), heard.certainty
                 )
             )
-        self._tell(turn.metrics())
+        self._tell(turn.metrics(heard.certainty))
         self.left(turn)
 
     def _add_items(self, turn: Turn, heard: Heard, *, interrupted: bool) -> None:

@@ -14,7 +14,7 @@ from listenai.conversation.actions import Cause, UserSaid
 from listenai.conversation.items import Item
 from listenai.conversation.outbox import Gate
 from listenai.conversation.stream import Stream
-from listenai.events import AudioChunk, Notice, State, TextDelta, TurnMetrics
+from listenai.events import AudioChunk, Certainty, Notice, State, TextDelta, TurnMetrics
 
 
 @attrs.define
@@ -88,7 +88,7 @@ class Turn:
         """What the assistant is doing."""
         return State.SPEAKING if self.stream and self.stream.opened else State.THINKING
 
-    def metrics(self) -> TurnMetrics:
+    def metrics(self, certainty: Certainty) -> TurnMetrics:
         """The marks, in ms after the last speech sample (or after the text came)."""
         cause, marks = self.cause, self.marks
         said = cause if isinstance(cause, UserSaid) else None
@@ -108,4 +108,5 @@ class Turn:
             text_done_ms=after(marks.text_done),
             audio_done_ms=after(marks.audio_done),
             ended_ms=after(marks.ended),
+            certainty=certainty,
         )

@@ -296,7 +296,9 @@ def _tool_result(event: events.ToolReturned) -> Fields:
 
 def _turn_metrics(event: events.TurnMetrics) -> Fields:
     times = attrs.asdict(event, recurse=False)  # None too: "unknown is null"
-    return {"type": "turn_metrics"} | {name: _rounded(value) for name, value in times.items()}
+    certainty = times.pop("certainty")
+    rounded = {name: _rounded(value) for name, value in times.items()}
+    return {"type": "turn_metrics", **rounded, "certainty": certainty}
 
 
 # One row per notice; AudioChunk is binary and has none.

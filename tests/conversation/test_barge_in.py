@@ -29,6 +29,7 @@ from listenai.events import (
     FinalTranscript,
     InterruptPressed,
     PartialTranscript,
+    PlaybackReported,
     SentenceStarted,
     SpeechEnded,
     State,
@@ -438,3 +439,32 @@ async def test_a_tool_that_ran_stays_in_the_history(autojump_clock):
         ]
         assert slow.runs
         assert not slow.finished
+
+
+async def test_reports_of_other_streams_are_nobodys(autojump_clock):
+    """A late report of the last turn's stream says nothing about this one."""
+    async with talking(device=FakeDevice(FULL, reports=False)) as talk:
+        talk.ask()
+        await trio.sleep(5)
+        talk.ask("again", 2)
+        await trio.sleep(0.7)
+        talk.device.say(InterruptPressed(), PlaybackReported(1, 32_000), PlaybackReported(99, 1))
+        await trio.sleep(1)
+        [interrupted] = talk.device.events(TurnInterrupted)
+        assert interrupted.certainty is Certainty.ESTIMATED
+        assert interrupted.heard_text == "One two three"
+
+
+async def test_shown_text_counts_as_seen(autojump_clock):
+    """For a device that displays text the history holds what was shown, certainly."""
+    capabilities = attrs.evolve(FULL, display_text=True)
+    async with talking(device=FakeDevice(capabilities)) as talk:
+        talk.ask()
+        await trio.sleep(0.7)
+        talk.device.say(InterruptPressed())
+        await trio.sleep(1)
+        shown = "".join(event.text for event in talk.device.events(TextDelta)).strip()
+        assert talk.history[-1] == ("assistant", shown)
+        assert len(shown) > len("One two three")
+        [interrupted] = talk.device.events(TurnInterrupted)
+        assert interrupted.heard_text == "One two three"

@@ -499,7 +499,8 @@ SENT: list[tuple[events.Notice, str | bytes]] = [
         events.TurnMetrics(2, end_of_speech_ms=80.0, first_audio_ms=0.1 + 0.2),
         '{"type":"turn_metrics","turn_id":2,"end_of_speech_ms":80.0,"transcript_ms":null,'
         '"turn_started_ms":null,"first_token_ms":null,"first_sentence_ms":null,'
-        '"first_audio_ms":0.3,"text_done_ms":null,"audio_done_ms":null,"ended_ms":null}',
+        '"first_audio_ms":0.3,"text_done_ms":null,"audio_done_ms":null,"ended_ms":null,'
+        '"certainty":null}',
     ),
     (
         events.StatisticsSent("s1", STATISTICS),
