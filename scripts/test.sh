@@ -25,6 +25,7 @@ begin "Python packages"
 install_package "embedded,microphone,dev"
 
 begin "Native packages"
+need openssl openssl  # makes throwaway certificates
 need flite flite  # speaks the test utterances
 if ! problem="$(ten_vad_problem)"; then
   apt_install libc++1 || fail "$problem"
@@ -33,6 +34,9 @@ fi
 
 begin "Form and types"
 bash scripts/check.sh
+
+begin "The conversation under 50 schedules"
+"$python" -m pytest -q -m "not slow" tests/conversation --seeds 50 </dev/null | tail -n 25
 
 # Further sections go here.  The last one is pytest: its summary ends the output.
 

@@ -10,12 +10,11 @@ Needs flite on the PATH (`apt install flite`).
 from __future__ import annotations
 
 import argparse
-import io
 import json
 import random
+import shutil
 import subprocess
 import sys
-import wave
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from pathlib import Path
 
@@ -25,6 +24,8 @@ import trio
 
 from listenai.audio import SAMPLE_RATE
 from listenai.commands import load_commands, spoken_words
+from listenai.engines.base import SpeakerMemory
+from listenai.engines.sphinx import SphinxTranscriber
 
 VOICES = ("slt", "rms", "kal16")  # goal: 95 % exact
 HARD_VOICES = ("awb",)  # a Scottish accent; goal: 75 % exact
@@ -42,6 +43,7 @@ OPEN_SENTENCES = (  # goal: at most 20 % word error rate
     "she told me that the train would be late",
 )
 
+FIXTURES = Path(__file__).parents[2] / "tests" / "data" / "texts.json"
 PRE_ROLL_SECONDS = 0.3  # what the server keeps from before the first speech frame
 TAIL_SECONDS = 0.08  # five silent VAD frames end a segment
 QUIET_AMPLITUDE = 4  # of the background between words: a quiet room, -78 dBFS
@@ -75,11 +77,14 @@ class Score:
 
 
 def sentences(seed: int, count: int) -> tuple[str, ...]:
-    """Different sentences of the command grammar; the same ones for the same seed."""
+    """Different sentences of the command grammar, none a fixture; the same for the same seed."""
+    fixtures = json.loads(FIXTURES.read_text(encoding="utf-8")).values()
+    taken = {" ".join(spoken_words(one["spoken"])) for one in fixtures}
     chance = random.Random(seed)
     drawn: dict[str, None] = {}
     while len(drawn) < count:
-        drawn[load_commands().draw(chance)] = None
+        if (sentence := load_commands().draw(chance)) not in taken:
+            drawn[sentence] = None
     return tuple(drawn)
 
 
@@ -126,7 +131,9 @@ def word_errors(said: Sequence[str], understood: Sequence[str]) -> int:
 
 def score(group: Group, understood: Sequence[str]) -> Score:
     """Compares what was understood with what was said, word by word."""
-    pairs = [(spoken_words(a), spoken_words(b)) for a, b in zip(group.sentences, understood, strict=True)]
+    pairs = [
+        (spoken_words(a), spoken_words(b)) for a, b in zip(group.sentences, understood, strict=True)
+    ]
     return Score(
         group.kind,
         group.voice,
@@ -141,10 +148,76 @@ def score(group: Group, understood: Sequence[str]) -> Score:
 
 async def run(groups: Iterable[Group], transcribe: Transcribe) -> list[Score]:
     """Speaks every group's sentences to the transcriber, one after the other."""
-    return [
-        score(
-            group,
-            [await transcribe(speak(text, group.voice, group.stretch)) for text in group.sentences],
+    scores = []
+    for group in groups:
+        understood = []
+        for text in group.sentences:
+            pcm = await trio.to_thread.run_sync(speak, text, group.voice, group.stretch)
+            understood.append(await transcribe(pcm))
+        scores.append(score(group, understood))
+    return scores
+
+
+def table(scores: Iterable[Score]) -> str:
+    """The scores as text, a line for each group, and what went wrong below it."""
+    lines = ["kind      voice  stretch  exact            word errors"]
+    for one in scores:
+        exact, errors = one.exact / one.count, one.word_errors / one.words
+        lines.append(
+            f"{one.kind:9} {one.voice:6} {one.stretch:<8} {one.exact:3}/{one.count:<3} {exact:6.1%}"
+            f"   {one.word_errors:3}/{one.words:<4} {errors:6.1%}"
         )
-        for group in groups
-    ]
+        lines += [f"    said {said!r}: {understood!r}" for said, understood in one.mistakes]
+    return "\n".join(lines)
+
+
+def summary(scores: Sequence[Score]) -> dict[str, float]:
+    """The three numbers that there are goals for."""
+    commands = [one for one in scores if one.kind == "commands"]
+    easy = [one for one in commands if one.voice in VOICES]
+    hard = [one for one in commands if one.voice in HARD_VOICES]
+    others = [one for one in scores if one.kind == "open"]
+    return {
+        "commands_exact": sum(one.exact for one in easy) / sum(one.count for one in easy),
+        "hard_voice_exact": sum(one.exact for one in hard) / sum(one.count for one in hard),
+        "open_word_error_rate": sum(one.word_errors for one in others)
+        / sum(one.words for one in others),
+    }
+
+
+async def measure(seed: int, count: int) -> list[Score]:
+    """Scores the embedded transcriber; each group is a device of its own."""
+    transcriber = SphinxTranscriber(instances=1)
+    scores = []
+    for group in groups(seed, count):
+        speaker = SpeakerMemory()
+
+        async def transcribe(pcm: bytes, speaker: SpeakerMemory = speaker) -> str:
+            async with transcriber.open_utterance(language="en", speaker=speaker) as utterance:
+                await utterance.accept(pcm)
+                return (await utterance.finish()).text
+
+        scores += await run([group], transcribe)
+    transcriber.close()
+    return scores
+
+
+def main() -> None:
+    """Prints the table; `--json FILE` writes it for other programs."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--count", type=int, default=50, help="command sentences (default 50)")
+    parser.add_argument("--json", type=Path, help="where to write the scores as JSON")
+    asked = parser.parse_args()
+    if shutil.which("flite") is None:
+        sys.exit("flite is not installed: apt install flite")
+    scores = trio.run(measure, asked.seed, asked.count)
+    print(table(scores))
+    print(*(f"{name} {value:.1%}" for name, value in summary(scores).items()), sep="\n")
+    if asked.json:
+        rows = [attrs.asdict(one) for one in scores]
+        asked.json.write_text(json.dumps({"summary": summary(scores), "groups": rows}, indent=1))
+
+
+if __name__ == "__main__":
+    main()
