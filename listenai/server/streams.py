@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import select
 from contextlib import suppress
 
 import trio
@@ -59,11 +60,69 @@ async def linger(stream: PeerStream, seconds: float) -> None:
             pass
 
 
+class OrderedWriter:
+    """Writes to a stream in the order of the calls, each time the whole or nothing.
+
+    Where nobody else is writing and the transport takes bytes, there is no checkpoint between
+    the call and the moment when they are handed over.  A write that is cancelled before its
+    first byte has left is forgotten; the rest of any other goes before what is written next.
+    """
+
+    def __init__(self, stream: PeerStream) -> None:
+        self._stream = stream
+        self._socket = _transport_of(stream).socket
+        self._turns = trio.StrictFIFOLock()
+        self._rest = b""  # of what a cancellation has cut in two
+        self._lost = False  # TLS cannot tell how much of it has left
+
+    def is_ready(self) -> bool:
+        """True when a small write would not have to wait."""
+        if self._turns.locked() or self._socket.fileno() < 0:
+            return False
+        poll = select.poll()
+        poll.register(self._socket, select.POLLOUT)
+        return bool(poll.poll(0))
+
+    async def write(self, data: bytes) -> None:
+        """Hands all bytes to the kernel; raises what GONE names when that is not possible."""
+        try:
+            self._turns.acquire_nowait()
+        except trio.WouldBlock:
+            await self._turns.acquire()
+        try:
+            if isinstance(self._stream, trio.SSLStream):
+                await self._write_tls(self._stream, data)
+            else:
+                await self._write_plain(data)
+        finally:
+            self._turns.release()
+
+    async def _write_plain(self, data: bytes) -> None:
+        before = len(self._rest)
+        data = self._rest + data if before else data
+        sent = 0
+        try:
+            sent = await self._socket.send(data)
+            while sent < len(data):
+                sent += await self._socket.send(memoryview(data)[sent:])
+        except OSError as error:
+            raise trio.BrokenResourceError(f"cannot send: {error}") from error
+        finally:
+            self._rest = data[sent : before if sent <= before else len(data)]
+
+    async def _write_tls(self, stream: trio.SSLStream[trio.SocketStream], data: bytes) -> None:
+        await trio.lowlevel.checkpoint_if_cancelled()
+        if self._lost:
+            raise trio.BrokenResourceError("a cancelled write has left half a TLS record")
+        self._lost = True
+        await stream.send_all(data)
+        self._lost = False
+
+
 class ReplayedStream(trio.abc.Stream):
     """A stream that first gives back what was already read from it.
 
-    Not half-closeable on purpose: a WebSocket server closes TCP at once after the closing
-    handshake (RFC 6455, 7.1.1).
+    Not half-closeable on purpose: a half-close of an HTTP exchange is not passed on.
     """
 
     def __init__(self, stream: PeerStream, read: bytes) -> None:
