@@ -14,8 +14,9 @@ import httpx
 import trio
 
 from listenai import __version__
+from listenai.audio import SAMPLE_BYTES
 from listenai.codecs.resampling import StreamResampler
-from listenai.config import Config
+from listenai.config import DEFAULT_VOICE_ID, Config
 from listenai.conversation.conversation import Conversation, Deadlines
 from listenai.conversation.dialogue import Engines
 from listenai.device import DeviceProfile
@@ -24,16 +25,22 @@ from listenai.dialects.negotiate import DialectRow, Negotiator
 from listenai.effects import Effects
 from listenai.engines.base import ChatModel, Synthesizer, Transcriber
 from listenai.engines.embedded_chat import EmbeddedChatModel
-from listenai.engines.espeak import EspeakSynthesizer
+from listenai.engines.espeak import MAX_SENTENCE_SECONDS, EspeakSynthesizer
+from listenai.engines.espeak import SAMPLE_RATE as VOICE_SAMPLE_RATE
 from listenai.engines.recognizer import SegmentingRecognizerFactory
 from listenai.engines.sphinx import SphinxTranscriber
 from listenai.engines.ten_vad import TenVadDetector
 from listenai.engines.timed import TimedChatModel, TimedSynthesizer, TimedTranscriber
+from listenai.errors import ConfigurationError
+from listenai.server.admission import TRY_AGAIN_LATER, Admission, budget, connection_bounds
 from listenai.server.front_door import Address, Endpoint, serve_front_door
 from listenai.server.head import Head, Refusal
 from listenai.server.http import make_http_app
+from listenai.server.protocol_docs import protocol_route
 from listenai.sessions.base import Session
+from listenai.sessions.memory import MemorySessionStore
 from listenai.settings import EffectiveConfiguration
+from listenai.telemetry import logs
 from listenai.tools.base import ToolRegistry
 from listenai.tools.music import MusicTool
 from listenai.tools.volume import VolumeTool
@@ -44,6 +51,8 @@ _log = logging.getLogger(__name__)
 
 FIRST_MESSAGE_SECONDS = 10.0  # a connection that says nothing is closed
 FAKE_SPEECH_MS = 600  # of a sentence of the engines that only take time
+DETECTOR_BYTES = 640 * 1024  # of a device: a TEN VAD takes 620 KiB, its pre-roll 10
+SENTENCE_BYTES = int(MAX_SENTENCE_SECONDS * VOICE_SAMPLE_RATE) * SAMPLE_BYTES
 WEATHER_SECONDS = 8.0  # longer, and the assistant says that it cannot reach the service
 
 SYSTEM_PROMPT = (
@@ -58,24 +67,46 @@ async def serve(
     *,
     draining: trio.Event | None = None,
     effects: Effects | None = None,
+    first_message_seconds: float = FIRST_MESSAGE_SECONDS,
     task_status: trio.TaskStatus[Sequence[Address]] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Serves until cancelled, or until `draining` is set and every reply was finished.
 
+    first_message_seconds: a connection that says nothing for so long is closed.
     task_status: reports the addresses once connections are accepted.
 
-    Raises ConfigurationError when it cannot listen there.
+    Raises ConfigurationError when it cannot listen there, has too little memory, or lacks the
+    voice.
     """
     draining = trio.Event() if draining is None else draining
-    server = _Server(config, engines, effects or Effects(), draining, _dialects(config))
-    await serve_front_door(
-        make_http_app(health=partial(_health, time.monotonic())),
-        server.converse,
-        server.refuse,
-        endpoints=[Endpoint(config.port, config.host)],
-        draining=draining,
-        task_status=task_status,
+    effects = effects or Effects()
+    config = attrs.evolve(config, voice_id=choose_voice(config, engines.synthesizer.voices))
+    if not config.mcp_enabled:
+        engines = attrs.evolve(engines, make_tools=_make_no_tools)
+    server = _Server(
+        config,
+        engines,
+        effects,
+        draining,
+        _dialects(config),
+        make_admission(config),
+        make_sessions(config, effects),
+        first_message_seconds,
     )
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(server.sessions.sweep)
+        await serve_front_door(
+            make_http_app(
+                health=partial(_health, time.monotonic()),
+                routes=[protocol_route(server.negotiator.dialects)],
+            ),
+            server.converse,
+            server.refuse,
+            endpoints=[Endpoint(port, config.host) for port in (config.port, *config.extra_ports)],
+            draining=draining,
+            task_status=task_status,
+        )
+        nursery.cancel_scope.cancel()
 
 
 def _health(began: float) -> Mapping[str, object]:
@@ -89,10 +120,63 @@ def _health(began: float) -> Mapping[str, object]:
     }
 
 
+def bounds_of(config: Config) -> Mapping[str, int]:
+    """Bytes that one connection may keep at most, by what keeps them."""
+    return connection_bounds(
+        utterance_seconds=_profile(config).utterance_seconds,
+        detector_bytes=DETECTOR_BYTES,
+        sentence_bytes=SENTENCE_BYTES,
+    )
+
+
+def make_admission(config: Config) -> Admission:
+    """Who gets in: as many as CLOUD_MAX_CONNECTIONS and the memory budget allow."""
+    admission = Admission(
+        max_connections=config.max_connections,
+        budget_bytes=budget(config.memory_budget_mb),
+        connection_bytes=sum(bounds_of(config).values()),
+    )
+    if admission.limited_by_memory:
+        _log.warning("few_connections: memory for %d connections only", admission.places)
+    return admission
+
+
+def make_sessions(config: Config, effects: Effects) -> MemorySessionStore:
+    """Where sessions are kept, and what a new one is set to."""
+    configuration = EffectiveConfiguration(
+        voice_id=config.voice_id, system_prompt=SYSTEM_PROMPT, tools=config.mcp_enabled
+    )
+    return MemorySessionStore(
+        effects, config.session_timeout, config.max_sessions, lambda: configuration
+    )
+
+
+def choose_voice(config: Config, voices: Mapping[str, str]) -> str:
+    """The voice of a new session; spec 000's default stands for the first voice there is.
+
+    Raises ConfigurationError for another voice that the synthesizer does not have.
+    """
+    if config.voice_id in voices:
+        return config.voice_id
+    if config.voice_id == DEFAULT_VOICE_ID:
+        return next(iter(voices))
+    raise ConfigurationError(
+        [f"TTS_VOICE_ID={config.voice_id!r}: must be one of {', '.join(voices)}"]
+    )
+
+
+def start_logging(config: Config) -> None:
+    """Logs as the configuration says."""
+    logs.start_logging(config.log_level, config.log_format)
+
+
+def _profile(config: Config) -> DeviceProfile:
+    return DeviceProfile(temperature=config.temperature, max_tokens=config.max_tokens)
+
+
 def _dialects(config: Config) -> Negotiator:
     """The table of dialects: a new one is a row here and a module in `dialects`."""
-    profile = DeviceProfile(temperature=config.temperature, max_tokens=config.max_tokens)
-    listenai = partial(ListenAIDialect, profile)
+    listenai = partial(ListenAIDialect, _profile(config))
     return Negotiator([DialectRow("ListenAI", ("/", "/listenai", "/ws"), listenai)])
 
 
@@ -105,25 +189,36 @@ class _Server:
     effects: Effects
     draining: trio.Event
     negotiator: Negotiator
+    admission: Admission
+    sessions: MemorySessionStore
+    first_message_seconds: float
 
     def refuse(self, head: Head) -> Refusal | None:
-        """Why a handshake is not accepted: its path."""
-        reason = self.negotiator.refuse(head.path)
-        return Refusal(HTTPStatus.NOT_FOUND, reason) if reason else None
+        """Why a handshake is not accepted: its path, or a full server."""
+        if reason := self.negotiator.refuse(head.path):
+            return Refusal(HTTPStatus.NOT_FOUND, reason)
+        return self.admission.refuse()
 
     async def converse(self, wire: Wire, head: Head) -> None:
-        """One connection, from its first message to its end."""
-        with trio.move_on_after(FIRST_MESSAGE_SECONDS) as waiting:
+        """One connection, from its first message to its end; it has its place so long."""
+        with self.admission.connection() as refusal:
+            if refusal:
+                await wire.aclose(TRY_AGAIN_LATER, refusal.message)
+            else:
+                await self._converse(wire, head)
+
+    async def _converse(self, wire: Wire, head: Head) -> None:
+        with trio.move_on_after(self.first_message_seconds) as waiting:
             first = await wire.receive()
         if waiting.cancelled_caught:
-            reason = f"no message within {FIRST_MESSAGE_SECONDS:g} s"
+            reason = f"no message within {self.first_message_seconds:g} s"
             await wire.aclose(1008, reason)
             return
         conversation = Conversation(
             wire,
             self.negotiator.choose(head.path, first),
             self.engines,
-            self._open_session,
+            self.sessions,
             self.effects,
             Deadlines(
                 turn=self.config.interaction_timeout,
@@ -132,13 +227,6 @@ class _Server:
             ),
         )
         await conversation.run(first, self.draining)
-
-    def _open_session(self, session_id: str | None) -> tuple[Session, bool]:
-        configuration = EffectiveConfiguration(
-            voice_id=self.config.voice_id, system_prompt=SYSTEM_PROMPT
-        )
-        identity = session_id or self.effects.new_id()
-        return Session(identity, self.effects.wall_clock(), configuration), False
 
 
 # --- engines -------------------------------------------------------------------------------
@@ -178,6 +266,11 @@ def _engines(
 ) -> Engines:
     recognizers = SegmentingRecognizerFactory(TenVadDetector, transcriber)
     return Engines(recognizers, chat_model, synthesizer, StreamResampler, make_tools)
+
+
+def _make_no_tools(_session: Session) -> ToolRegistry:
+    """MCP_ENABLED=false."""
+    return ToolRegistry()
 
 
 def _make_tools(weather: WeatherTool, session: Session) -> ToolRegistry:

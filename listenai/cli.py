@@ -1,4 +1,4 @@
-"""The command line: `python -m listenai serve | talk`."""
+"""The command line: `python -m listenai serve | talk | config`."""
 
 from __future__ import annotations
 
@@ -14,10 +14,17 @@ import click
 import trio
 
 from listenai import __version__
-from listenai.config import Config
+from listenai.config import Config, Loaded, load
 from listenai.errors import ConfigurationError
 
 UNUSABLE = 2  # exit status: nothing was tried, because it cannot work
+ENV_FILE = Path(".env")  # in the working directory
+
+_log = logging.getLogger(__name__)
+_host = click.option("--host", help="Address to listen on.  [CLOUD_HOST, default 0.0.0.0]")
+_port = click.option(
+    "--port", help="Port to listen on; 0: any free one.  [CLOUD_PORT, default 9400]"
+)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -30,8 +37,8 @@ def main() -> None:
 
 
 @main.command()
-@click.option("--host", help="Address to listen on.  [CLOUD_HOST, default 0.0.0.0]")
-@click.option("--port", help="Port to listen on; 0: any free one.  [CLOUD_PORT, default 9400]")
+@_host
+@_port
 @click.option("--fake-engines", is_flag=True, help="Engines that only take time: for benchmarks.")
 @click.option(
     "--fake-speech-ms",
@@ -41,21 +48,21 @@ def main() -> None:
 )
 def serve(host: str | None, port: str | None, fake_engines: bool, fake_speech_ms: int) -> None:
     """Run the server until Ctrl-C; a second Ctrl-C does not wait for replies in progress."""
-    config = _load_config(host=host, port=port)
-    logging.basicConfig(
-        level=config.log_level, format="%(asctime)s %(levelname)s %(name)s %(message)s"
-    )
-    for noisy in ("httpx", "httpcore", "hypercorn", "trio-websocket"):
-        logging.getLogger(noisy).setLevel(logging.WARNING)
+    loaded = _load(host=host, port=port)
+    from listenai.app import start_logging
+
+    start_logging(loaded.config)
+    for warning in loaded.warnings:
+        _log.warning("configuration: %s", warning)
     try:
-        trio.run(_serve, config, fake_engines, fake_speech_ms)
+        trio.run(_serve, loaded.config, fake_engines, fake_speech_ms)
     except* ConfigurationError as group:
         _stop(_problems(group))
 
 
-def _load_config(**options: Any) -> Config:
+def _load(**options: Any) -> Loaded:
     try:
-        return Config.load(os.environ, **options)
+        return load(os.environ, options, ENV_FILE)
     except ConfigurationError as error:
         _stop(error.problems)
 
@@ -134,12 +141,40 @@ async def _talk(url: str | None, options: dict[str, Any]) -> int:
     from listenai.app import open_engines
     from listenai.app import serve as serve_app
 
-    config = _load_config(host="127.0.0.1", port="0")
+    config = _load(host="127.0.0.1", port="0", extra_ports="").config
     async with open_engines() as engines, trio.open_nursery() as nursery:
         [address] = await nursery.start(serve_app, config, engines)
         status = await talk_to(TalkOptions(url=address.url("ws") + "/", **options), click.echo)
         nursery.cancel_scope.cancel()
     return status
+
+
+# --- config --------------------------------------------------------------------------------
+
+
+@main.command("config")
+@_host
+@_port
+@click.option("--json", "as_json", is_flag=True, help="As one JSON object, with the warnings.")
+@click.option("--markdown", is_flag=True, help="Every variable with its meaning, for the README.")
+def show_config(host: str | None, port: str | None, as_json: bool, markdown: bool) -> None:
+    """Show the settings that `serve` would run with, and where each comes from.
+
+    An option wins over the environment, and that over the file .env in the working directory.
+    Secrets are masked.
+    """
+    from listenai.config import show
+
+    if markdown:
+        click.echo(show.as_markdown())
+        return
+    loaded = _load(host=host, port=port)
+    if as_json:
+        click.echo(show.as_json(loaded))
+        return
+    click.echo(show.as_text(loaded))
+    for warning in loaded.warnings:
+        click.echo(f"listenai: {warning}", err=True)
 
 
 # --- small parts -----------------------------------------------------------------------------

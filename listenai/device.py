@@ -17,7 +17,7 @@ class Echo(StrEnum):
 
 @attrs.frozen
 class Capabilities:
-    """What the device said it can do; all default to no (PROTOCOLS.md)."""
+    """What the device said it can do; all default to no, the echo to unknown."""
 
     pause: bool = False  # obeys `pause` and `resume`
     flush: bool = False  # obeys `flush`

@@ -207,7 +207,7 @@ class Target(StrEnum):
 
 @attrs.frozen
 class StatusChanged:
-    """The assistant's state; the optional parts where PROTOCOLS.md has them."""
+    """The assistant's state; more of it when it is ready, configured or closing."""
 
     state: State
     session_id: str
@@ -247,7 +247,7 @@ class TextDone:
 
 @attrs.frozen
 class ToolCalled:
-    """A tool runs; target DEVICE: please run it and answer."""
+    """A tool runs; where the target is the device: please run it and answer."""
 
     turn_id: int
     call_id: str
@@ -270,7 +270,7 @@ class ToolReturned:
 
 @attrs.frozen
 class StreamStarted:
-    """Audio follows, until StreamEnded or StreamFlushed."""
+    """Audio follows, until the stream ends or is flushed."""
 
     turn_id: int
     stream_id: int
@@ -353,7 +353,7 @@ class TurnMetrics:
 
 @attrs.frozen
 class StatisticsSent:
-    """Answer to StatisticsAsked."""
+    """The session's statistics, as asked for."""
 
     session_id: str
     statistics: SessionStatistics
@@ -371,7 +371,7 @@ class ErrorReported:
 
 @attrs.frozen
 class PongSent:
-    """Answer to PingReceived."""
+    """Answer to a ping."""
 
     id: str | int | None = None
 

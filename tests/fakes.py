@@ -48,7 +48,7 @@ from listenai.events import (
     StreamStarted,
     ToolSchema,
 )
-from listenai.sessions.base import Session
+from listenai.sessions.base import Lease, Session, SessionStore
 from listenai.settings import EffectiveConfiguration
 from listenai.tools.base import ToolRegistry
 from listenai.wire import DeviceGone
@@ -448,6 +448,27 @@ def tool(name: str, **options: Any) -> FakeTool:
 # --- a conversation ----------------------------------------------------------------------
 
 
+@attrs.frozen
+class UnsharedLease:
+    """Holds a session that nobody else wants and that needs no keeping."""
+
+    session: Session
+    restored: bool = False
+    epoch: int = 1
+
+    async def save(self) -> None:
+        pass
+
+    async def release(self) -> None:
+        pass
+
+    async def erase(self) -> None:
+        pass
+
+    async def wait_lost(self) -> None:
+        await trio.sleep_forever()
+
+
 @attrs.define(eq=False)
 class Talking:
     """One conversation under test."""
@@ -463,6 +484,9 @@ class Talking:
     deadlines: Deadlines = attrs.field(factory=Deadlines)
     recognizers: ScriptedRecognizers = attrs.field(factory=ScriptedRecognizers)
     draining: trio.Event = attrs.field(factory=trio.Event)
+    sessions: SessionStore | None = None  # without one, `session` is the only one there is
+    session_id: str | None = None
+    owner: str = ""
     session: Session = attrs.field(init=False)
     conversation: Conversation = attrs.field(init=False)
 
@@ -478,10 +502,19 @@ class Talking:
                 lambda _from, _to: IdentityResampler(),
                 self._make_tools,
             ),
-            lambda _id: (self.session, False),
+            self,  # the store of sessions
             Effects(random.Random(0), trio.current_time),
             self.deadlines,
+            self.owner,
         )
+
+    async def claim(self, session_id: str | None, owner: str) -> Lease:
+        """The session in hand, or one of the store's, which is in hand from then on."""
+        if self.sessions is None:
+            return UnsharedLease(self.session)
+        lease = await self.sessions.claim(session_id, owner)
+        self.session = lease.session
+        return lease
 
     def _make_tools(self, _session: Session) -> ToolRegistry:
         registry = ToolRegistry()
@@ -490,7 +523,7 @@ class Talking:
         return registry
 
     async def run(self) -> None:
-        start = SessionStart(None, self.device.capabilities, self.device_tools)
+        start = SessionStart(self.session_id, self.device.capabilities, self.device_tools)
         await self.conversation.run(start, self.draining)  # type: ignore[arg-type]
 
     @property

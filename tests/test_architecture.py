@@ -102,7 +102,12 @@ TIERS = (
         stdlib_denied=IMPURE_STDLIB - {"logging"},  # the firewall tells of bugs
     ),
     Tier("server", ("server.*",), imports={"pure", "conversation", "server"}, foreign=EVERYTHING),
-    Tier("config", ("config",), imports={"pure"}, foreign=DATA),
+    Tier(
+        "config",
+        ("config", "config.*"),
+        imports={"pure", "config"},
+        foreign=DATA | {"dotenv"},
+    ),
     Tier("client", ("client", "client.*"), imports={"pure", "client"}, foreign=EVERYTHING),
     Tier(
         "app",

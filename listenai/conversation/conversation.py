@@ -5,14 +5,15 @@ that the last words (an error, a goodbye) still go out; all other tasks live in
 the inner one.  When the device leaves, both are cancelled; when something
 fails, the device is told first, then the failure is raised to whoever serves
 the connection.  Whatever happens, nothing of the connection is left afterwards
-and what was heard has been written into the session.
+and what was heard has been written into the session, which is saved and released
+as soon as the inner nursery is left: a newer connection may be waiting for it.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 
 import attrs
 import trio
@@ -34,12 +35,18 @@ from listenai.events import (
     State,
     StatusChanged,
 )
-from listenai.sessions.base import Session
+from listenai.sessions.base import Lease, LeaseLost, SessionStore
 from listenai.wire import DeviceGone, Message, Wire
 
 _log = logging.getLogger(__name__)
 
-OpenSession = Callable[[str | None], tuple[Session, bool]]  # id -> the session, restored?
+# Saving and releasing a session, in seconds: less than a newer connection waits for it.
+LET_GO_SECONDS = 1.0
+
+_OUR_FAILURES = {
+    *(ErrorCode.ASR_ERROR, ErrorCode.LLM_ERROR, ErrorCode.TTS_ERROR),
+    *(ErrorCode.TIMEOUT, ErrorCode.INTERNAL_ERROR),
+}
 
 
 @attrs.frozen
@@ -68,15 +75,19 @@ class Conversation:
         wire: Wire,
         dialect: Dialect,
         engines: Engines,
-        open_session: OpenSession,
+        sessions: SessionStore,
         effects: Effects,
         deadlines: Deadlines,
+        owner: str = "",  # who is at the other end; nobody we know
     ) -> None:
         self._wire, self._dialect = wire, dialect
-        self._engines, self._open_session = engines, open_session
-        self._effects, self._deadlines = effects, deadlines
+        self._engines, self._sessions = engines, sessions
+        self._effects, self._deadlines, self._owner = effects, deadlines, owner
         self._outbox = Outbox()
         self._dialogue: Dialogue | None = None
+        self._lease: Lease | None = None
+        self._session_changed = trio.Event()
+        self._session_ended = False  # the device wants it erased
         self._goodbye = Goodbye()
         self._outer: trio.Nursery
         self._inner: trio.Nursery
@@ -92,7 +103,7 @@ class Conversation:
             async with trio.open_nursery() as self._outer:
                 self._outer.start_soon(self._write)
                 try:
-                    async with trio.open_nursery() as self._inner:
+                    async with self._keeping_session(), trio.open_nursery() as self._inner:
                         self._inner.start_soon(self._ping)
                         self._inner.start_soon(self._drain, draining)
                         await self._read(first_message)
@@ -110,9 +121,6 @@ class Conversation:
         except* DeviceStalled as group:
             _log.warning("device_stalled: %s", group.exceptions[0])
             self._say_goodbye(Goodbye(1008, "the device does not read"))
-        finally:
-            if self._dialogue:
-                self._dialogue.close()
         await self._wire.aclose(self._goodbye.code, self._goodbye.reason)
         if failure:
             raise failure
@@ -135,19 +143,22 @@ class Conversation:
             case PingReceived(id=ping_id):
                 self._outbox.post(PongSent(ping_id))
             case SessionStart():
-                self._begin(request)
+                await self._begin(request)
             case SessionEnd():
+                self._session_ended = True
                 self._say_goodbye(Goodbye(1000, "session ended"))
                 self._inner.cancel_scope.cancel()
             case _:
-                await self._begun().handle(request)
+                dialogue = self._dialogue or await self._begin(SessionStart())  # as if asked for
+                await dialogue.handle(request)
 
-    def _begin(self, request: SessionStart) -> Dialogue:
+    async def _begin(self, request: SessionStart) -> Dialogue:
         """Opens the session and starts talking; a connection does so once."""
         if self._dialogue:
             message = f"this connection has the session {self._dialogue.session.id!r} already"
             raise ProtocolError(ErrorCode.SESSION_ERROR, message)
-        session, restored = self._open_session(request.session_id)
+        lease = await self._claim(request.session_id)
+        session = lease.session
         self._dialogue = dialogue = Dialogue(
             self._engines,
             self._dialect.profile,
@@ -157,16 +168,76 @@ class Conversation:
             self._outbox,
             self._effects,
             turn_seconds=self._deadlines.turn,
+            changed=self._note_change,
         )
         self._outbox.post(
-            StatusChanged(State.READY, session.id, restored, session.configuration, dialogue.offer)
+            StatusChanged(
+                State.READY, session.id, lease.restored, session.configuration, dialogue.offer
+            )
         )
         self._inner.start_soon(dialogue.run)
         return dialogue
 
-    def _begun(self) -> Dialogue:
-        """The dialogue, begun as if asked for where the device did not ask."""
-        return self._dialogue or self._begin(SessionStart())
+    # --- the session -----------------------------------------------------------------------
+
+    async def _claim(self, session_id: str | None) -> Lease:
+        """Holds the session from here on; raises ProtocolError where it cannot be had."""
+        try:
+            self._lease = lease = await self._sessions.claim(session_id, self._owner)
+        except LeaseLost as lost:
+            self._leave_to_newer()
+            raise ProtocolError(ErrorCode.SESSION_ERROR, str(lost)) from lost
+        self._inner.start_soon(self._wait_taken_over, lease)
+        self._inner.start_soon(self._save_changes, lease)
+        return lease
+
+    async def _wait_taken_over(self, lease: Lease) -> None:
+        await lease.wait_lost()
+        message = f"the session {lease.session.id!r} was taken over by a newer connection"
+        self._tell(ErrorReported(ErrorCode.SESSION_ERROR, message))
+        self._leave_to_newer()
+
+    def _leave_to_newer(self) -> None:
+        self._say_goodbye(Goodbye(4001, "taken over by a newer connection"))
+        self._inner.cancel_scope.cancel()
+
+    def _note_change(self) -> None:
+        self._session_changed.set()
+
+    async def _save_changes(self, lease: Lease) -> None:
+        """Saves after each turn: should we not live to let go, a turn is lost at most."""
+        with suppress(LeaseLost):  # `_wait_taken_over` is told
+            while True:
+                await self._session_changed.wait()
+                self._session_changed = trio.Event()
+                await lease.save()
+
+    @asynccontextmanager
+    async def _keeping_session(self) -> AsyncIterator[None]:
+        """However the talk inside ends, the session is complete, saved and free after it."""
+        try:
+            yield
+        finally:
+            try:
+                if self._dialogue:
+                    self._dialogue.close()
+            finally:
+                with trio.move_on_after(LET_GO_SECONDS, shield=True) as bound:
+                    await self._let_go()
+                if bound.cancelled_caught:
+                    _log.warning("session_not_released: the store took too long")
+
+    async def _let_go(self) -> None:
+        if not self._lease:
+            return
+        with suppress(LeaseLost):  # a newer holder did not wait for us
+            if self._session_ended:
+                await self._lease.erase()
+                return
+            try:
+                await self._lease.save()
+            finally:
+                await self._lease.release()
 
     # --- the other tasks -------------------------------------------------------------------
 
@@ -177,6 +248,8 @@ class Conversation:
                 event: Notice | None = None
                 with trio.move_on_at(self._dialect.next_deadline()):
                     event = await self._outbox.take()
+                if isinstance(event, ErrorReported):
+                    self._log_error(event)
                 # No checkpoint from here to `wire.send`: a hold cannot come between.
                 now = trio.current_time()
                 due = self._dialect.send(event, now) if event else self._dialect.expire(now)
@@ -185,6 +258,15 @@ class Conversation:
                         await self._wire.send(message)
                     if stall.cancelled_caught:
                         raise DeviceStalled(f"no message taken for {self._deadlines.stall:g} s")
+
+    def _log_error(self, error: ErrorReported) -> None:
+        """Failures on our side in full; of a device's mistakes the code, texts may quote it."""
+        session = self._dialogue.session.id if self._dialogue else None
+        place = f"error_reported code={error.code} session={session} turn={error.turn_id}"
+        if error.code in _OUR_FAILURES:
+            _log.warning("%s: %s", place, error.message)
+        else:
+            _log.info("%s", place)
 
     async def _ping(self) -> None:
         while True:

@@ -93,8 +93,9 @@ class Dialogue:
         effects: Effects,
         *,
         turn_seconds: float,
+        changed: Callable[[], None],
     ) -> None:
-        self.session = session
+        self.session, self._changed = session, changed
         self._engines, self._profile, self._effects = engines, profile, effects
         self._capabilities, self._device_tools, self._outbox = capabilities, device_tools, outbox
         self._tools = engines.make_tools(session)
@@ -194,6 +195,7 @@ class Dialogue:
         _check("voice_id", wanted.voice_id, offer.voices)
         self.session.configuration = self.session.configuration.merged(wanted)
         self._use_configuration(self.session.configuration)
+        self._changed()
         self._outbox.post(
             StatusChanged(
                 self._shown or State.LISTENING,
@@ -220,6 +222,7 @@ class Dialogue:
         self._apply(self.floor.handle(SpeechFinished(), trio.current_time()))
 
     def _turn_left(self, turn: Turn) -> None:
+        self._changed()
         with suppress(DeviceStalled):  # it may be the very end of a stalled connection
             self._apply(self.floor.turn_left(turn.id, trio.current_time()))
 

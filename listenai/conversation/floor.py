@@ -201,8 +201,8 @@ class Floor:
         return NEVER if transcript_decides else self._hold_deadline
 
     def _turn_ends_at(self) -> float:
-        """When the end-of-turn delay is over, unless a reply keeps the floor."""
-        waits = self.user is not User.PAUSING or self._reply_keeps_floor()
+        """When the end-of-turn delay is over, unless a reply keeps the floor or none begins."""
+        waits = self.user is not User.PAUSING or self._reply_keeps_floor() or self.draining
         return NEVER if waits else self._turn_deadline
 
     # --- the user speaks -------------------------------------------------------------------

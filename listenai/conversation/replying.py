@@ -15,7 +15,7 @@ import trio
 
 from listenai.conversation.actions import BeginTurn
 from listenai.conversation.heard import Heard
-from listenai.conversation.items import AssistantItem, UserItem
+from listenai.conversation.items import AssistantItem, Item, ToolCallItem, UserItem
 from listenai.conversation.outbox import Gate, Outbox
 from listenai.conversation.speaking import Speaking
 from listenai.conversation.thinking import Thinking
@@ -34,7 +34,7 @@ from listenai.events import (
     StreamResumed,
     TurnInterrupted,
 )
-from listenai.sessions.base import Session
+from listenai.sessions.base import Interaction, Session
 
 MAX_WAITING_TURNS = 4  # utterances finished while an old turn is still being left
 REPORT_SECONDS = 0.25  # wait for the device's `playback` after a flush
@@ -175,9 +175,19 @@ class Replying:
         heard = stream.heard(now) if stream else Heard("", "", Certainty.ESTIMATED)
         # The text that was not yet a begun sentence was not heard either.
         unheard = turn.text[len(heard.text) :].strip() if stream else turn.text.strip()
-        self._add_items(turn, heard, interrupted=bool(unheard))
-        self.session.interaction_count += 1
-        self.session.interaction_seconds += self.effects.wall_clock() - turn.began_at
+        items = self._items(turn, heard, interrupted=bool(unheard))
+        for item in items:
+            self.session.add(item)
+        metrics = turn.metrics(heard.certainty)
+        self.session.record(
+            Interaction(
+                turn.id,
+                turn.began_at,
+                (metrics.ended_ms or 0.0) / 1000,
+                tuple(item.id for item in items),
+                tuple(item.call.name for item in items if isinstance(item, ToolCallItem)),
+            )
+        )
         if turn.gate is Gate.SHUT:
             played = stream.played(now) / stream.sample_rate if stream else 0.0
             self._tell(
@@ -185,13 +195,13 @@ class Replying:
                     turn.id, heard.text.strip(), unheard, round(played * 1000, 1), heard.certainty
                 )
             )
-        self._tell(turn.metrics(heard.certainty))
+        self._tell(metrics)
         self.left(turn)
 
-    def _add_items(self, turn: Turn, heard: Heard, *, interrupted: bool) -> None:
+    def _items(self, turn: Turn, heard: Heard, *, interrupted: bool) -> list[Item]:
         """User, then the reply's heard text with its tool rounds where they happened."""
         new_id, now = self.effects.new_id, self.effects.wall_clock()
-        self.session.add(UserItem(new_id(), turn.began_at, turn.cause.text))
+        said: list[Item] = [UserItem(new_id(), turn.began_at, turn.cause.text)]
         text, certainty = heard.text, heard.certainty
         if self.capabilities.display_text:  # shown is seen
             text, certainty = turn.shown_text, Certainty.REPORTED
@@ -199,10 +209,10 @@ class Replying:
         start = 0
         for length, items in [*((r.text_length, r.items) for r in turn.rounds), (len(text), [])]:
             if part := text[start:length].strip():
-                self.session.add(AssistantItem(new_id(), now, part, certainty, interrupted))
+                said.append(AssistantItem(new_id(), now, part, certainty, interrupted))
             start = length
-            for item in items:
-                self.session.add(item)
+            said += items
+        return said
 
     def _tell(self, event: Notice) -> None:
         # On the way out of a stalled connection there is nobody left to tell.

@@ -8,7 +8,7 @@ there is a dialect for everything, and it is the one to say what was wrong with 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import attrs
 
@@ -42,6 +42,11 @@ class Negotiator:
                 self._rows.setdefault(path, []).append(row)
         for path, rows in self._rows.items():
             _check(path, rows)
+
+    @property
+    def dialects(self) -> Mapping[str, Sequence[str]]:
+        """The names of the dialects that are spoken on each path."""
+        return {path: [row.name for row in rows] for path, rows in self._rows.items()}
 
     def refuse(self, path: str) -> str | None:
         """Why a handshake for this path is refused (404), or None; the query does not count."""

@@ -13,7 +13,7 @@ from http import HTTPStatus
 
 import attrs
 
-MAX_HEAD_BYTES = 16 * 1024  # what h11, behind both sides of the door, accepts too
+MAX_HEAD_BYTES = 16 * 1024  # what h11, behind the splice, accepts too
 _END = b"\r\n\r\n"
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110, 5.6.2
 _KEY_BYTES = 16  # of Sec-WebSocket-Key, decoded: RFC 6455, 4.1

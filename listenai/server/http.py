@@ -19,8 +19,8 @@ from starlette.routing import BaseRoute, Route
 Health = Callable[[], Mapping[str, object]]  # {"status": "ok" | "degraded", …}, JSON as it is
 Index = Callable[[str], str]  # the server's WebSocket URL -> a page of HTML
 
-# The page loads nothing, runs nothing and cannot be framed; its style is its own.
-_PAGE_HEADERS = {
+# Our pages load nothing, run nothing and cannot be framed; their style is their own.
+PAGE_HEADERS = {
     "Content-Security-Policy": (
         "default-src 'none'; style-src 'unsafe-inline'; "
         "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
@@ -30,22 +30,24 @@ _PAGE_HEADERS = {
 }
 _NOT_STORED = {"Cache-Control": "no-store"}  # health is of this moment
 
+PAGE_STYLE = """
+body { font: 1rem/1.6 system-ui, sans-serif; max-width: 42rem; margin: 3rem auto;
+       padding: 0 1rem; color: #1c1f24; background: #fff; }
+code { font-family: ui-monospace, monospace; overflow-wrap: anywhere; }
+pre { padding: .75rem 1rem; background: #f1f3f5; border-radius: .5rem; overflow-x: auto; }
+@media (prefers-color-scheme: dark) {
+  body { color: #e8eaed; background: #16181c; } pre { background: #23262b; }
+  a { color: #8ab4f8; }
+}
+"""
+
 _PAGE = """<!doctype html>
 <html lang="en">
 <head>
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <title>ListenAI</title>
-<style>
-body {{ font: 1rem/1.6 system-ui, sans-serif; max-width: 42rem; margin: 3rem auto;
-       padding: 0 1rem; color: #1c1f24; background: #fff; }}
-code {{ font-family: ui-monospace, monospace; overflow-wrap: anywhere; }}
-pre {{ padding: .75rem 1rem; background: #f1f3f5; border-radius: .5rem; overflow-x: auto; }}
-@media (prefers-color-scheme: dark) {{
-  body {{ color: #e8eaed; background: #16181c; }} pre {{ background: #23262b; }}
-  a {{ color: #8ab4f8; }}
-}}
-</style>
+<style>{style}</style>
 </head>
 <body>
 <h1>ListenAI</h1>
@@ -55,7 +57,7 @@ This server is running.</p>
 <pre><code>python -m listenai talk --url {url} question.wav</code></pre>
 <h2>Connect a device</h2>
 <p>Open a WebSocket at <code>{url}</code>, send 16 kHz mono 16-bit PCM as binary messages,
-and play what comes back.</p>
+and play what comes back: <a href="/docs/protocol">the protocol</a> has every message.</p>
 <h2>Watch it</h2>
 <p><a href="/health">/health</a> says how it is; <a href="/health/ready">/health/ready</a>
 answers 200 when it can serve and 503 when it cannot.</p>
@@ -66,7 +68,7 @@ answers 200 when it can serve and 503 when it cannot.</p>
 
 def index_page(websocket_url: str) -> str:
     """A plain page: what this is and how to connect."""
-    return _PAGE.format(url=html.escape(websocket_url))
+    return _PAGE.format(style=PAGE_STYLE, url=html.escape(websocket_url))
 
 
 def make_http_app(
@@ -80,7 +82,7 @@ def make_http_app(
     """
 
     async def show_index(request: Request) -> Response:
-        return HTMLResponse(index(_websocket_url(request)), headers=_PAGE_HEADERS)
+        return HTMLResponse(index(_websocket_url(request)), headers=PAGE_HEADERS)
 
     async def show_health(_request: Request) -> Response:
         return JSONResponse(dict(health()), headers=_NOT_STORED)

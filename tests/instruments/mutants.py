@@ -169,17 +169,21 @@ MUTANTS = (
 )
 
 
-def is_caught(mutant: Mutant, folder: Path, seeds: int) -> bool:
-    """Runs the mutant's test on a mutated copy of the package in `folder`."""
+def plant(name: str, module: str, edits: tuple[tuple[str, str], ...], folder: Path) -> None:
+    """Makes a copy of the package in `folder`, with the edits in its module."""
     package = folder / "listenai"
     shutil.copytree(ROOT / "listenai", package, ignore=shutil.ignore_patterns("__pycache__"))
-    module = package / mutant.module
-    source = module.read_text("utf-8")
-    for before, after in mutant.edits:
+    source = (package / module).read_text("utf-8")
+    for before, after in edits:
         if source.count(before) != 1:
-            raise ValueError(f"{mutant.name}: {mutant.module} holds {before!r} not exactly once")
+            raise ValueError(f"{name}: {module} holds {before!r} not exactly once")
         source = source.replace(before, after)
-    module.write_text(source, "utf-8")
+    (package / module).write_text(source, "utf-8")
+
+
+def is_caught(mutant: Mutant, folder: Path, seeds: int) -> bool:
+    """Runs the mutant's test on a mutated copy of the package in `folder`."""
+    plant(mutant.name, mutant.module, mutant.edits, folder)
     command = [
         sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider",
         "-c", str(ROOT / "pyproject.toml"), "--seeds", str(seeds),

@@ -1,0 +1,257 @@
+"""Every variable: unit, default, check.  The table is the class `Config`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import attrs
+
+from listenai.config.checks import (
+    Check,
+    choice,
+    date,
+    number,
+    only,
+    ports,
+    switch,
+    text,
+    url,
+    whole,
+)
+from listenai.config.loading import EffectiveSetting, Setting, read_settings
+from listenai.config.masking import shown
+from listenai.sessions.base import MAX_SESSIONS
+
+DEFAULT_VOICE_ID = "doubao-通用女声"
+
+_EMBEDDED = "the embedded engine is used, in this process"
+_AUTOMATIC = "chosen automatically"
+_NO_MCP_SERVER = "there is no MCP endpoint yet"
+_NO_LIMIT = "requests are not limited yet"
+_ONE_FORMAT = "the only one that works yet"
+
+
+def _setting(variable: str, default: Any, check: Check, meaning: str, idle: str = "") -> Any:
+    return attrs.field(
+        default=default,
+        repr=partial(shown, variable),
+        metadata={"setting": Setting(variable, default, check, meaning, idle)},
+    )
+
+
+@attrs.frozen
+class Config:
+    """The effective settings; times in seconds."""
+
+    # The server.
+    host: str = _setting("CLOUD_HOST", "0.0.0.0", text(), "address to listen on")  # noqa: S104  # spec 000's default
+    port: int = _setting("CLOUD_PORT", 9400, whole(0, 65535), "port; 0: any free one")
+    extra_ports: tuple[int, ...] = _setting(
+        "CLOUD_EXTRA_PORTS", (), ports(), "more ports with the same behind them"
+    )
+    ping_interval: float = _setting(
+        "CLOUD_PING_INTERVAL", 30.0, number(1, 3600), "seconds between WebSocket pings"
+    )
+    ping_timeout: float = _setting(
+        "CLOUD_PING_TIMEOUT", 300.0, number(1, 86400), "seconds to wait for a pong"
+    )
+    max_connections: int = _setting(
+        "CLOUD_MAX_CONNECTIONS", 100, whole(1, 10**6), "connections at a time; more get a 503"
+    )
+    memory_budget_mb: int = _setting(
+        "CLOUD_MEMORY_BUDGET_MB",
+        0,
+        whole(0, 10**8),
+        "MiB for all connections together; 0: half of what is available at the start",
+    )
+    max_concurrent: int = _setting(
+        "CLOUD_MAX_CONCURRENT",
+        50,
+        whole(1, 10**6),
+        "replies at a time",
+        "only connections are limited yet",
+    )
+    interaction_timeout: float = _setting(
+        "CLOUD_INTERACTION_TIMEOUT", 600.0, number(1, 86400), "seconds that a turn may take"
+    )
+    session_timeout: float = _setting(
+        "CLOUD_SESSION_TIMEOUT", 3600.0, number(1, 86400), "seconds that an unused session is kept"
+    )
+    max_sessions: int = _setting(
+        "CLOUD_MAX_SESSIONS",
+        MAX_SESSIONS,
+        whole(1, 10**6),
+        "sessions kept; the longest unused one makes room",
+    )
+    drain_timeout: float = _setting(
+        "CLOUD_DRAIN_TIMEOUT", 20.0, number(0, 3600), "seconds for replies to end after Ctrl-C"
+    )
+    rate_limit_enabled: bool = _setting(
+        "CLOUD_RATE_LIMIT_ENABLED", True, switch(), "whether requests are limited", _NO_LIMIT
+    )
+    rate_limit_per_minute: int = _setting(
+        "CLOUD_RATE_LIMIT_PER_MINUTE", 60, whole(1, 10**6), "requests a minute", _NO_LIMIT
+    )
+    log_level: str = _setting(
+        "CLOUD_LOG_LEVEL", "INFO", choice("DEBUG", "INFO", "WARNING", "ERROR"), "what is logged"
+    )
+    log_format: str = _setting(
+        "CLOUD_LOG_FORMAT", "json", choice("json", "text"), "how it is logged, on standard error"
+    )
+
+    # Speech recognition.
+    asr_service_url: str = _setting(
+        "ASR_SERVICE_URL",
+        "",
+        url("ws", "wss", or_empty=_AUTOMATIC),
+        "speech recognition service",
+        _EMBEDDED,
+    )
+    asr_timeout: float = _setting(
+        "ASR_TIMEOUT", 60.0, number(0.1, 3600), "seconds to wait for it", _EMBEDDED
+    )
+
+    # Speech synthesis.
+    tts_service_url: str = _setting(
+        "TTS_SERVICE_URL",
+        "",
+        url("ws", "wss", or_empty=_AUTOMATIC),
+        "speech synthesis service",
+        _EMBEDDED,
+    )
+    tts_timeout: float = _setting(
+        "TTS_TIMEOUT", 300.0, number(0.1, 3600), "seconds to wait for it", _EMBEDDED
+    )
+    voice_id: str = _setting(
+        "TTS_VOICE_ID", DEFAULT_VOICE_ID, text(), "voice of a new session; the default always works"
+    )
+    tts_mode: str = _setting(
+        "TTS_MODE",
+        "streaming",
+        choice("streaming", "full"),
+        "audio as it is made, or whole",
+        "the embedded engine streams",
+    )
+    tts_cfg_value: float = _setting(
+        "TTS_CFG_VALUE", 2.0, number(0, 10), "guidance of VoxCPM", _EMBEDDED
+    )
+    tts_inference_timesteps: int = _setting(
+        "TTS_INFERENCE_TIMESTEPS", 30, whole(1, 1000), "steps of VoxCPM", _EMBEDDED
+    )
+
+    # The language model.
+    llm_base_url: str = _setting(
+        "LLM_BASE_URL",
+        "",
+        url("http", "https", or_empty=_AUTOMATIC),
+        "OpenAI-compatible language model",
+        _EMBEDDED,
+    )
+    llm_model: str = _setting("LLM_MODEL", "gpt-3.5-turbo", text(), "its model", _EMBEDDED)
+    llm_api_key: str = _setting("LLM_API_KEY", "", text(or_empty="none"), "its key", _EMBEDDED)
+    llm_timeout: float = _setting(
+        "LLM_TIMEOUT", 120.0, number(0.1, 3600), "seconds to wait for it", _EMBEDDED
+    )
+    temperature: float = _setting(
+        "LLM_TEMPERATURE", 0.7, number(0, 2), "randomness of replies", "the embedded one has none"
+    )
+    max_tokens: int = _setting(
+        "LLM_MAX_TOKENS", 2048, whole(1, 10**6), "longest reply; words of the embedded engine"
+    )
+    llm_upstream_url: str = _setting(
+        "LLM_UPSTREAM_URL",
+        "",
+        url("http", "https", or_empty="none"),
+        "what our LLM service passes requests on to",
+        "there is no LLM service yet",
+    )
+    llm_upstream_api_key: str = _setting(
+        "LLM_UPSTREAM_API_KEY",
+        "",
+        text(or_empty="none"),
+        "its key",
+        "there is no LLM service yet",
+    )
+
+    # Tools.
+    mcp_enabled: bool = _setting("MCP_ENABLED", True, switch(), "whether the assistant has tools")
+    mcp_server_name: str = _setting(
+        "MCP_SERVER_NAME", "arcs-mini-mcp-server", text(), "our name to MCP clients", _NO_MCP_SERVER
+    )
+    mcp_server_version: str = _setting(
+        "MCP_SERVER_VERSION", "1.0.0", text(), "our version to MCP clients", _NO_MCP_SERVER
+    )
+    mcp_protocol_version: str = _setting(
+        "MCP_PROTOCOL_VERSION", "2024-11-05", date(), "version of MCP", _NO_MCP_SERVER
+    )
+    mcp_instructions: str = _setting(
+        "MCP_INSTRUCTIONS", "", text(or_empty="none"), "what MCP clients are told", _NO_MCP_SERVER
+    )
+
+    # Audio from devices.
+    audio_sample_rate: int = _setting(
+        "AUDIO_SAMPLE_RATE", 16_000, only(16_000, _ONE_FORMAT), "samples a second"
+    )
+    audio_channels: int = _setting("AUDIO_CHANNELS", 1, only(1, _ONE_FORMAT), "channels")
+    audio_bits_per_sample: int = _setting(
+        "AUDIO_BITS_PER_SAMPLE", 16, only(16, _ONE_FORMAT), "bits of a sample"
+    )
+    audio_frame_size: int = _setting(
+        "AUDIO_FRAME_SIZE", 512, only(512, _ONE_FORMAT), "bytes that voice detection takes at once"
+    )
+
+    # Dialects.
+    hotpin_exact_wav: bool = _setting(
+        "HOTPIN_EXACT_WAV",
+        True,
+        switch(),
+        "whole WAV files for Hotpin devices, not streams",
+        "Hotpin devices cannot connect yet",
+    )
+
+    @classmethod
+    def load(cls, environment: Mapping[str, str], **options: Any) -> Config:
+        """What `load` makes of an environment and options, without a `.env` file."""
+        return load(environment, options).config
+
+
+@attrs.frozen
+class Loaded:
+    """The configuration, how it came about, and what was given without effect."""
+
+    config: Config
+    settings: tuple[EffectiveSetting, ...]
+    warnings: tuple[str, ...]
+
+
+def load(
+    environment: Mapping[str, str],
+    options: Mapping[str, Any] | None = None,
+    env_file: Path | None = None,
+) -> Loaded:
+    """Reads all settings.
+
+    options: by field of Config; None: not given.  They win over the environment, that wins
+    over the file.  Raises ConfigurationError that names every problem.
+    """
+    given = {
+        _TABLE[name].variable: str(value)
+        for name, value in (options or {}).items()
+        if value is not None
+    }
+    settings, warnings = read_settings(tuple(_TABLE.values()), given, environment, env_file)
+    values = dict(zip(_TABLE, (row.value for row in settings), strict=True))
+    return Loaded(Config(**values), settings, warnings)
+
+
+def defaults() -> tuple[EffectiveSetting, ...]:
+    """Every setting with its default."""
+    return tuple(EffectiveSetting(setting, setting.default) for setting in _TABLE.values())
+
+
+_TABLE: Mapping[str, Setting] = {  # by field
+    field.name: field.metadata["setting"] for field in attrs.fields(Config)
+}

@@ -1,0 +1,164 @@
+"""Who still gets in: so many connections, and as many as fit into memory.
+
+Every connection is counted with the most it can make the server keep, not with what
+it uses now: a server that admits by use runs out of memory when all of its devices
+begin to speak, or to misbehave, at once.  Plain objects; nothing here waits.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from http import HTTPStatus
+from pathlib import Path
+from types import MappingProxyType
+
+from listenai.audio import SAMPLE_BYTES, SAMPLE_RATE
+from listenai.conversation.listening import MAX_PIECE_BYTES, MAX_WAITING_PIECES
+from listenai.conversation.outbox import MAX_POSTED
+from listenai.conversation.replying import MAX_WAITING_TURNS
+from listenai.dialects.messages import MAX_TEXT
+from listenai.errors import ConfigurationError
+from listenai.server.frames import MAX_MESSAGE_BYTES
+from listenai.server.head import MAX_HEAD_BYTES, Refusal
+from listenai.server.streams import NOTSENT_BYTES, RECEIVE_BUFFER_BYTES
+from listenai.server.websocket import RECEIVE_BYTES
+from listenai.sessions.base import MAX_ITEMS
+
+MIB = 1 << 20
+RETRY_AFTER_SECONDS = 5  # a place is free when somebody leaves, which nobody can foretell
+TRY_AGAIN_LATER = 1013  # close code (IANA registry of RFC 6455, 11.7)
+
+# Copies of the largest message: the first one (kept while the conversation runs), the one before
+# the next, the bytes of the next, and these as a message.  A text counts as its bytes, though
+# Python keeps one with characters beyond Latin-1 at two or four times that.
+MESSAGES_HELD = 4
+TAKES_HELD = 2  # an utterance being heard, and the one before it that is still transcribed
+CHARACTER_BYTES = 4  # Python keeps all of a text at the width of its widest character
+# Measured: tasks, scopes, parser and dialogue of a connection that listens take 150 to 250 KiB.
+OBJECT_BYTES = 384 * 1024
+
+_MEMINFO = Path("/proc/meminfo")  # in KiB
+_CONTROL_GROUP = Path("/sys/fs/cgroup")  # in bytes
+
+
+def connection_bounds(
+    *, utterance_seconds: float, detector_bytes: int, sentence_bytes: int
+) -> Mapping[str, int]:
+    """Bytes that one connection may keep at most, by what keeps them; their sum is its bound.
+
+    utterance_seconds: after which an utterance is cut.  detector_bytes: of one device's VAD.
+    sentence_bytes: of the longest sentence that a synthesizer may hold while it is played.
+    """
+    take = int(utterance_seconds * SAMPLE_RATE) * SAMPLE_BYTES
+    return MappingProxyType(
+        {
+            "tasks and objects": OBJECT_BYTES,
+            "request head, as read and parsed": 2 * MAX_HEAD_BYTES,
+            "kernel, received": 2 * RECEIVE_BUFFER_BYTES,  # Linux doubles it
+            "kernel, unsent": NOTSENT_BYTES,
+            "one read": RECEIVE_BYTES,
+            "messages": MESSAGES_HELD * MAX_MESSAGE_BYTES,
+            "audio not yet listened to": MAX_WAITING_PIECES * MAX_PIECE_BYTES,
+            "voice detector": detector_bytes,
+            "utterance": TAKES_HELD * (take + take // 8),  # a growing bytearray takes an eighth
+            "notices": MAX_POSTED * MAX_TEXT * CHARACTER_BYTES,
+            "history": MAX_ITEMS * MAX_TEXT * CHARACTER_BYTES,
+            "turns that wait, and the one that runs": (
+                (MAX_WAITING_TURNS + 1) * MAX_TEXT * CHARACTER_BYTES
+            ),
+            "sentence being spoken": sentence_bytes,
+        }
+    )
+
+
+class Admission:
+    """Counts connections, each with its bound."""
+
+    def __init__(self, *, max_connections: int, budget_bytes: int, connection_bytes: int) -> None:
+        """Raises ConfigurationError for a budget that no connection fits into."""
+        if budget_bytes < connection_bytes:
+            raise ConfigurationError(
+                [
+                    f"CLOUD_MEMORY_BUDGET_MB: {budget_bytes // MIB} MiB is too little, one "
+                    f"connection may need {-(-connection_bytes // MIB)} MiB; allow that or more, "
+                    "or 0 for half of the memory that is free at the start"
+                ]
+            )
+        self.places = min(max_connections, budget_bytes // connection_bytes)
+        self.connections = 0  # admitted and not yet over
+        self.most_connections = 0  # at any one time
+        self.refused = 0
+        self.limited_by_memory = self.places < max_connections
+
+    def refuse(self) -> Refusal | None:
+        """Why no more connections are taken now (503, counted); None: one is."""
+        if self.connections < self.places:
+            return None
+        self.refused += 1
+        why = "memory" if self.limited_by_memory else "CLOUD_MAX_CONNECTIONS"
+        return Refusal(
+            HTTPStatus.SERVICE_UNAVAILABLE,
+            f"the server is full: {self.places} connections (limited by {why}); "
+            f"try again in {RETRY_AFTER_SECONDS} s",
+            (("Retry-After", str(RETRY_AFTER_SECONDS)),),
+        )
+
+    @contextmanager
+    def connection(self) -> Iterator[Refusal | None]:
+        """A place for as long as the block runs; the refusal where none is left.
+
+        Asked again after the handshake: whoever shook hands meanwhile may have come first.
+        """
+        if refusal := self.refuse():
+            yield refusal
+            return
+        self.connections += 1
+        self.most_connections = max(self.most_connections, self.connections)
+        try:
+            yield None
+        finally:
+            self.connections -= 1
+
+
+def budget(megabytes: int) -> int:
+    """The memory for connections, in bytes; 0 MiB means half of what is available now.
+
+    Raises ConfigurationError where 0 is asked for and the system does not tell.
+    """
+    if megabytes:
+        return megabytes * MIB
+    available = available_memory()
+    if available is None:
+        raise ConfigurationError(
+            [
+                "CLOUD_MEMORY_BUDGET_MB=0: this system does not tell how much memory is "
+                "available; say how many MiB connections may use together"
+            ]
+        )
+    return available // 2
+
+
+def available_memory(
+    *, meminfo: Path = _MEMINFO, control_group: Path = _CONTROL_GROUP
+) -> int | None:
+    """Bytes that can still be taken: the machine's, or fewer in a control group; None: unknown."""
+    known = []
+    with suppress(OSError, ValueError, KeyError):
+        known.append(_figures(meminfo)["MemAvailable:"] * 1024)
+    with suppress(OSError, ValueError, KeyError):  # "max" is no limit
+        limit = int((control_group / "memory.max").read_text())
+        used = int((control_group / "memory.current").read_text())
+        cached = _figures(control_group / "memory.stat")["inactive_file"]  # given up on demand
+        known.append(max(0, limit - used + cached))
+    if not known:  # no Linux: all there is
+        with suppress(AttributeError, OSError, ValueError):
+            known.append(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+    return min(known) if known else None
+
+
+def _figures(path: Path) -> dict[str, int]:
+    """The numbers of a file of lines that begin with a name and a number."""
+    words = (line.split() for line in path.read_text().splitlines())
+    return {name: int(number) for name, number, *_ in words}

@@ -1,0 +1,59 @@
+"""Rows of figures as a table."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+Row = dict[str, Any]
+
+_HEADINGS: Mapping[str, str] = {  # of a row's figures, in the order of the columns
+    "server": "server",
+    "devices": "N",
+    "turns": "turns",
+    "missed": "missed",
+    "silent": "silent",
+    "stale_audio": "stale",
+    "errors": "errors",
+    "gone": "gone",
+    "overhead_p50_ms": "p50 ms",
+    "overhead_p90_ms": "p90 ms",
+    "overhead_p99_ms": "p99 ms",
+    "overhead_p100_ms": "max ms",
+    "pause_p50_ms": "pause p50",
+    "pause_p99_ms": "p99 ms",
+    "flush_p50_ms": "flush p50",
+    "flush_p99_ms": "p99 ms",
+    "cpu_per_device": "CPU/device",
+    "cpu": "CPU",
+    "memory_per_device_kib": "KiB/device",
+    "memory_series_kib": "KiB after each batch",
+    "memory_per_batch_kib": "KiB/batch",
+    "threads": "threads",
+    "threads_after": "then",
+    "files": "files",
+    "files_after": "then",
+    "waited": "waited",
+    "generator_cpu": "gen. CPU",
+    "generator_waited": "gen. waited",
+    "late_p99_ms": "late p99",
+    "load": "load",
+}
+
+
+def table(rows: Sequence[Row]) -> str:
+    """One line a row, with a column for each figure that some row has."""
+    columns = [name for name in _HEADINGS if any(name in row for row in rows)]
+    cells = [[_HEADINGS[name] for name in columns]]
+    cells += [[_cell(row.get(name)) for name in columns] for row in rows]
+    widths = [max(len(line[at]) for line in cells) for at in range(len(columns))]
+    return "\n".join(
+        "  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True))
+        for line in cells
+    )
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.4f}" if abs(value) < 0.1 else f"{value:.2f}"
+    return "-" if value is None else str(value)
