@@ -14,6 +14,7 @@ import attrs
 import numpy as np
 import trio
 from trio_websocket import ConnectionClosed, WebSocketConnection
+from wsproto.utilities import LocalProtocolError
 
 from listenai.audio import FRAME_BYTES, FRAME_SAMPLES, FRAME_SECONDS, SAMPLE_BYTES, SAMPLE_RATE
 from listenai.client.connection import ConnectionLost, ServerUnreachable, open_socket
@@ -115,8 +116,11 @@ class VirtualDevice:
             self.tally.done[life.__name__] += 1
             try:
                 await life()
-            except (ConnectionLost, ConnectionClosed, ServerUnreachable, ServerRefused) as error:
+            except* (ConnectionLost, ConnectionClosed, ServerUnreachable, ServerRefused) as errors:
+                error = errors.exceptions[0]
                 self.tally.lost[f"{life.__name__}: {error}"[:120]] += 1
+            except* LocalProtocolError:  # the client library's: it may not answer it any more
+                self.tally.lost[f"{life.__name__}: a ping crossed our goodbye"] += 1
             await trio.sleep(self.chance.uniform(0.0, 1.0))
 
     # --- well behaved, until it leaves ---------------------------------------------------------

@@ -61,7 +61,7 @@ def read_env_file(path: Path, problems: list[str]) -> Mapping[str, str]:
     may be a secret in it.
     """
     try:
-        text = path.read_bytes().decode("utf-8-sig")
+        text = path.read_bytes().decode()
     except FileNotFoundError:
         return {}
     except OSError as error:

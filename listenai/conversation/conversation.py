@@ -130,12 +130,14 @@ class Conversation:
     async def _read(self, message: Message) -> None:
         """Takes messages, the first included, until the inner nursery is cancelled."""
         while True:
+            deadline = self._dialect.next_deadline()
             try:
                 for request in self._dialect.receive(message, trio.current_time()):
                     await self._handle(request)
             except ProtocolError as error:
                 self._outbox.post(ErrorReported(error.code, str(error)))
-            self._outbox.gate_changed()  # the dialect's own deadline may have moved
+            if self._dialect.next_deadline() != deadline:
+                self._outbox.gate_changed()  # the writer waits for the dialect's deadline too
             message = await self._wire.receive()
 
     async def _handle(self, request: Request) -> None:

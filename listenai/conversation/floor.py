@@ -300,6 +300,9 @@ class Floor:
     def _commit_if_due(self, now: float) -> None:
         if now < self._turn_ends_at():
             return
+        if self._is_full():  # told before it is told as final: what is final stays in history
+            self._forget()
+            return
         draft = self._draft
         self._change(Change.CONFIRM)  # a reply that began meanwhile, to typed text, gives way
         self.endpointer.committed(now)
@@ -317,7 +320,10 @@ class Floor:
         self.user = User.SILENT
 
     def _typed(self, text: str, now: float) -> None:
-        if self.draining or self._is_full():
+        if self.draining:
+            self._refuse(ErrorCode.SESSION_ERROR, "the server is going away")
+            return
+        if self._is_full():
             return
         if self.interruptible:
             self._change(Change.CONFIRM)
@@ -326,8 +332,13 @@ class Floor:
 
     def _begin_waiting(self, now: float) -> None:
         """The reply has lost the floor: what was typed or said meanwhile is next."""
-        if self._typed_waiting and not self._reply_lives():
-            self._begin(self._typed_waiting.popleft(), now)
+        typed = self._typed_waiting
+        while typed and self.draining:
+            typed.popleft()
+            self._refuse(ErrorCode.SESSION_ERROR, "the server is going away")
+        said_first = typed and self._draft.transcript_at <= typed[0].at
+        if typed and not self._reply_lives() and not (said_first and now >= self._turn_ends_at()):
+            self._begin(typed.popleft(), now)
         else:
             self._commit_if_due(now)
 
@@ -336,16 +347,14 @@ class Floor:
         waiting = self._waiting_turns + len(self._typed_waiting)
         if waiting < self.max_waiting_turns:
             return False
-        message = (
-            f"{waiting} turns are waiting already, no more are allowed; this one was not taken: "
-            "send it again after an answer"
-        )
-        self._actions.append(Tell(ErrorReported(ErrorCode.RATE_LIMITED, message)))
+        self._refuse(ErrorCode.RATE_LIMITED, f"{waiting} turns are waiting already")
         return True
 
+    def _refuse(self, code: ErrorCode, reason: str) -> None:
+        message = f"{reason}: this was not taken, please send it again later"
+        self._actions.append(Tell(ErrorReported(code, message)))
+
     def _begin(self, cause: Cause, now: float) -> None:
-        if self.draining or self._is_full():
-            return
         self._waiting_turns += 1
         self.last_turn_id += 1
         self._actions.append(BeginTurn(self.last_turn_id, cause))

@@ -323,3 +323,31 @@ async def test_estimated_words_without_timings(autojump_clock):
         [interrupted] = talk.device.events(TurnInterrupted)
         assert interrupted.certainty is Certainty.ESTIMATED
         assert ANSWER.startswith(interrupted.heard_text)
+
+
+async def test_what_waits_keeps_its_order(autojump_clock):
+    """Behind an uninterruptible reply: spoken first, then typed, is answered in that order."""
+    configuration = EffectiveConfiguration(end_of_turn_ms=0, interruptible=False)
+    async with talking(configuration=configuration) as talk:
+        talk.ask("one")
+        await trio.sleep(0.2)
+        talk.ask("two", 2)
+        await trio.sleep(0.1)
+        talk.device.say(TextTyped("three"))
+        await trio.sleep(10)
+        assert talk.chat.questions == ["one", "two", "three"]
+
+
+async def test_typed_text_is_refused_in_a_drain(autojump_clock):
+    """Whether it waits already or comes now: nothing is dropped silently."""
+    configuration = EffectiveConfiguration(end_of_turn_ms=0, interruptible=False)
+    async with talking(configuration=configuration, stops=True) as talk:
+        talk.ask("one")
+        await trio.sleep(0.2)
+        talk.device.say(TextTyped("waits"))
+        await trio.sleep(0.1)
+        talk.draining.set()
+        await trio.sleep(0.1)
+        talk.device.say(TextTyped("late"))
+    assert talk.chat.questions == ["one"]
+    assert [e.code for e in talk.device.events(ErrorReported)] == ["SESSION_ERROR"] * 2
