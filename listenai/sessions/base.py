@@ -21,8 +21,8 @@ from listenai.settings import EffectiveConfiguration, SessionStatistics
 MAX_ITEMS = 200
 # Interactions kept: each has a user item, and mostly one of the assistant.
 MAX_INTERACTIONS = MAX_ITEMS // 2
-# Sessions that a server keeps, claimed or not: an hour of visitors.  One takes about 3 KiB and
-# what was said in it, mostly some 20 KiB.
+# Sessions that a server keeps, claimed or not: an hour of visitors.  One takes 1 KiB, and as
+# much for each question with its answer: 20 MiB after twenty in each.
 MAX_SESSIONS = 1000
 
 

@@ -343,7 +343,8 @@ async def test_nothing_that_is_offered_is_agreed_to(offer: bytes) -> None:
 # --- devices that come and go --------------------------------------------------------------
 
 
-async def test_three_hundred_quick_connects_and_resets_leave_nothing() -> None:
+@pytest.mark.parametrize("count", [300, pytest.param(10_000, marks=pytest.mark.slow)])
+async def test_quick_connects_and_resets_leave_nothing(count: int) -> None:
     """Before the head, in it, after the handshake, in a frame: no task, no descriptor."""
     stages = [b"", UPGRADE[:50], UPGRADE, UPGRADE + frame(TEXT, b"hi"), UPGRADE + b"\x82\x85ab"]
 
@@ -353,7 +354,7 @@ async def test_three_hundred_quick_connects_and_resets_leave_nothing() -> None:
             reset(stream)
 
     async with serving(deadlines=PATIENT) as server, everything_given_back(), served_beside(server):
-        for _ in range(12):
+        for _ in range(count // 25):
             async with trio.open_nursery() as nursery:
                 for stage in stages * 5:
                     nursery.start_soon(come_and_go, server, stage)
