@@ -92,7 +92,7 @@ class Turn:
         """The marks, in ms after the last speech sample (or after the text came)."""
         cause, marks = self.cause, self.marks
         said = cause if isinstance(cause, UserSaid) else None
-        zero = said.last_speech_at if said else cause.at  # type: ignore[union-attr]
+        zero = cause.last_speech_at if isinstance(cause, UserSaid) else cause.at
 
         def after(at: float | None) -> float | None:
             return None if at is None else round((at - zero) * 1000, 1)
