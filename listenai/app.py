@@ -20,6 +20,7 @@ from listenai.config import DEFAULT_VOICE_ID, Config
 from listenai.conversation.conversation import Conversation, Deadlines
 from listenai.conversation.dialogue import Engines
 from listenai.device import DeviceProfile
+from listenai.dialects.base import Dialect
 from listenai.dialects.listenai import ListenAIDialect
 from listenai.dialects.negotiate import DialectRow, Negotiator
 from listenai.effects import Effects
@@ -45,7 +46,7 @@ from listenai.tools.base import ToolRegistry
 from listenai.tools.music import MusicTool
 from listenai.tools.volume import VolumeTool
 from listenai.tools.weather import WeatherTool
-from listenai.wire import Wire
+from listenai.wire import PeekedWire, Wire
 
 _log = logging.getLogger(__name__)
 
@@ -209,14 +210,14 @@ class _Server:
 
     async def _converse(self, wire: Wire, head: Head) -> None:
         with trio.move_on_after(self.first_message_seconds) as waiting:
-            first = await wire.receive()
+            dialect, peeked = await self._choose_dialect(wire, head)
         if waiting.cancelled_caught:
             reason = f"no message within {self.first_message_seconds:g} s"
             await wire.aclose(1008, reason)
             return
         conversation = Conversation(
-            wire,
-            self.negotiator.choose(head.path, first),
+            peeked,
+            dialect,
             self.engines,
             self.sessions,
             self.effects,
@@ -226,7 +227,12 @@ class _Server:
                 ping_timeout=self.config.ping_timeout,
             ),
         )
-        await conversation.run(first, self.draining)
+        await conversation.run(self.draining)
+
+    async def _choose_dialect(self, wire: Wire, head: Head) -> tuple[Dialect, Wire]:
+        """By path and first message, which the wire then gives again."""
+        first = await wire.receive()
+        return self.negotiator.choose(head.path, first), PeekedWire(wire, first)
 
 
 # --- engines -------------------------------------------------------------------------------

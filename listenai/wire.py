@@ -28,3 +28,20 @@ class Wire(Protocol):
 
     async def aclose(self, code: int = 1000, reason: str = "") -> None:
         """Says goodbye; bounded in time, then forced.  Never raises DeviceGone."""
+
+
+class PeekedWire:
+    """A wire whose first message was looked at, and is received again.
+
+    It is given out once and then forgotten: messages are large, connections long.
+    """
+
+    def __init__(self, wire: Wire, first: Message) -> None:
+        self._wire = wire
+        self._first: Message | None = first
+        self.send, self.ping, self.aclose = wire.send, wire.ping, wire.aclose
+
+    async def receive(self) -> Message:
+        """The message that was looked at, then the wire's."""
+        first, self._first = self._first, None
+        return await self._wire.receive() if first is None else first

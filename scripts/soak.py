@@ -233,7 +233,7 @@ async def cancel_on_ctrl_c(scope: trio.CancelScope) -> None:
 
 def is_failure(line: str) -> bool:
     """Whether a line of the server's log tells of a bug."""
-    return " ERROR " in line or line.startswith("Traceback")
+    return '"level": "ERROR"' in line or " ERROR " in line or line.startswith("Traceback")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

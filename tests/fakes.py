@@ -487,6 +487,7 @@ class Talking:
     sessions: SessionStore | None = None  # without one, `session` is the only one there is
     session_id: str | None = None
     owner: str = ""
+    starts: bool = True  # with a `start_session`
     session: Session = attrs.field(init=False)
     conversation: Conversation = attrs.field(init=False)
 
@@ -507,6 +508,9 @@ class Talking:
             self.deadlines,
             self.owner,
         )
+        if self.starts:  # queued here: before anything a test says
+            start = SessionStart(self.session_id, self.device.capabilities, self.device_tools)
+            FakeDevice.say(self.device, start)
 
     async def claim(self, session_id: str | None, owner: str) -> Lease:
         """The session in hand, or one of the store's, which is in hand from then on."""
@@ -523,8 +527,7 @@ class Talking:
         return registry
 
     async def run(self) -> None:
-        start = SessionStart(self.session_id, self.device.capabilities, self.device_tools)
-        await self.conversation.run(start, self.draining)  # type: ignore[arg-type]
+        await self.conversation.run(self.draining)
 
     @property
     def recognizer(self) -> ScriptedRecognizer:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import signal
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from soak import MIB, Outcome, Sample, grown_memory, is_failure
 from soak_devices import Tally, onset_frame, percentiles
 
 from listenai.audio import FRAME_SAMPLES
+from listenai.telemetry.logs import JsonFormatter
 
 SCRIPTS = Path(__file__).parents[1] / "scripts"
 BEFORE = Sample(0.0, 70 * MIB, 50 * MIB, threads=3, files=10, cpu_seconds=1.0)
@@ -83,10 +85,17 @@ def test_memory_is_compared_after_the_warm_up() -> None:
     assert grown_memory([]) is None
 
 
+def _as_json(level: int) -> str:
+    """A line as the server really logs it."""
+    return JsonFormatter().format(logging.LogRecord("x", level, "", 1, "failed", None, None))
+
+
 @pytest.mark.parametrize(
     ("line", "failed"),
     [
         ("2026-01-01 10:00:00,000 ERROR listenai.server.front_door connection_failed", True),
+        (_as_json(logging.ERROR), True),
+        (_as_json(logging.WARNING), False),
         ("Traceback (most recent call last):", True),
         ("2026-01-01 10:00:00,000 WARNING listenai.conversation device_stalled", False),
     ],

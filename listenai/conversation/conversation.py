@@ -92,10 +92,9 @@ class Conversation:
         self._outer: trio.Nursery
         self._inner: trio.Nursery
 
-    async def run(self, first_message: Message, draining: trio.Event) -> None:
+    async def run(self, draining: trio.Event) -> None:
         """Until the device leaves or the drain is done; raises only our own bugs.
 
-        first_message: what the dialect was chosen by.
         draining: when set, the reply in progress is finished and the device is told goodbye.
         """
         failure: BaseExceptionGroup[Exception] | None = None
@@ -106,7 +105,7 @@ class Conversation:
                     async with self._keeping_session(), trio.open_nursery() as self._inner:
                         self._inner.start_soon(self._ping)
                         self._inner.start_soon(self._drain, draining)
-                        await self._read(first_message)
+                        await self._read()
                 except* (DeviceGone, DeviceStalled):
                     raise
                 except* Exception as group:  # a bug of ours: first the device is told
@@ -127,18 +126,20 @@ class Conversation:
 
     # --- reading ---------------------------------------------------------------------------
 
-    async def _read(self, message: Message) -> None:
-        """Takes messages, the first included, until the inner nursery is cancelled."""
+    async def _read(self) -> None:
+        """Takes messages until the inner nursery is cancelled; holds none while it waits."""
         while True:
-            deadline = self._dialect.next_deadline()
-            try:
-                for request in self._dialect.receive(message, trio.current_time()):
-                    await self._handle(request)
-            except ProtocolError as error:
-                self._outbox.post(ErrorReported(error.code, str(error)))
-            if self._dialect.next_deadline() != deadline:
-                self._outbox.gate_changed()  # the writer waits for the dialect's deadline too
-            message = await self._wire.receive()
+            await self._take(await self._wire.receive())
+
+    async def _take(self, message: Message) -> None:
+        deadline = self._dialect.next_deadline()
+        try:
+            for request in self._dialect.receive(message, trio.current_time()):
+                await self._handle(request)
+        except ProtocolError as error:
+            self._outbox.post(ErrorReported(error.code, str(error)))
+        if self._dialect.next_deadline() != deadline:
+            self._outbox.gate_changed()  # the writer waits for the dialect's deadline too
 
     async def _handle(self, request: Request) -> None:
         match request:

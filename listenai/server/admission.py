@@ -30,10 +30,9 @@ MIB = 1 << 20
 RETRY_AFTER_SECONDS = 5  # a place is free when somebody leaves, which nobody can foretell
 TRY_AGAIN_LATER = 1013  # close code (IANA registry of RFC 6455, 11.7)
 
-# Copies of the largest message: the first one (kept while the conversation runs), the one before
-# the next, the bytes of the next, and these as a message.  A text counts as its bytes, though
-# Python keeps one with characters beyond Latin-1 at two or four times that.
-MESSAGES_HELD = 4
+# Copies of the largest message: the bytes of the one that is coming, and these as a message.
+# A text counts as its bytes, though Python keeps wide ones at two or four times that.
+MESSAGES_HELD = 2
 TAKES_HELD = 2  # an utterance being heard, and the one before it that is still transcribed
 CHARACTER_BYTES = 4  # Python keeps all of a text at the width of its widest character
 # Measured: tasks, scopes, parser and dialogue of a connection that listens take 150 to 250 KiB.

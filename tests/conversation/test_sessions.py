@@ -103,9 +103,10 @@ async def test_audio_before_the_start_begins_a_session(autojump_clock):
     """As if asked for, by the same way."""
     store = make_store()
     device = FakeDevice()
-    talk = Talking(device=device, sessions=store)
+    talk = Talking(device=device, sessions=store, starts=False)
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(talk.conversation.run, AudioReceived(b"xx"), talk.draining)
+        device.say(AudioReceived(b"xx"))
+        nursery.start_soon(talk.conversation.run, talk.draining)
         await trio.sleep(0.1)
         assert ready(talk).session_id in store.backend.records
         nursery.cancel_scope.cancel()
