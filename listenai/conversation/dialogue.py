@@ -96,6 +96,7 @@ class Dialogue:
         changed: Callable[[], None],
     ) -> None:
         self.session, self._changed = session, changed
+        self._segments_before = session.last_segment_id
         self._engines, self._profile, self._effects = engines, profile, effects
         self._capabilities, self._device_tools, self._outbox = capabilities, device_tools, outbox
         self._tools = engines.make_tools(session)
@@ -216,7 +217,10 @@ class Dialogue:
     # --- the floor -------------------------------------------------------------------------
 
     def _hear(self, event: SpeechEvent) -> None:
-        self._apply(self.floor.handle(event, trio.current_time()))
+        # An ear counts its segments from 1, a session goes on.
+        numbered = attrs.evolve(event, segment_id=self._segments_before + event.segment_id)
+        self.session.last_segment_id = numbered.segment_id
+        self._apply(self.floor.handle(numbered, trio.current_time()))
 
     def _key_released(self) -> None:
         self._apply(self.floor.handle(SpeechFinished(), trio.current_time()))

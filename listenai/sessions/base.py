@@ -49,6 +49,7 @@ class Session:
     volume: int = 100  # percent, of the server's gain on outgoing audio
     last_turn_id: int = 0
     last_stream_id: int = 0
+    last_segment_id: int = 0
     message_count: int = 0  # of user and assistant, forgotten ones too
     interaction_count: int = 0  # forgotten ones too
     interaction_seconds: float = 0.0

@@ -38,6 +38,7 @@ from listenai.events import (
     StatusChanged,
     StreamStarted,
     TurnMetrics,
+    UserTranscript,
 )
 from listenai.sessions.base import Lease, SessionStore
 from listenai.sessions.memory import TAKEOVER_SECONDS, MemorySessionStore
@@ -110,6 +111,19 @@ async def test_audio_before_the_start_begins_a_session(autojump_clock):
         await trio.sleep(0.1)
         assert ready(talk).session_id in store.backend.records
         nursery.cancel_scope.cancel()
+
+
+async def test_segments_are_counted_on_across_a_restore(autojump_clock):
+    """As turns and streams are."""
+    store = make_store()
+    await leave_in_mid_reply(store)
+    async with talking(sessions=store, session_id="s") as talk:
+        before = talk.session.last_segment_id
+        assert before >= 1
+        talk.ask("go on", 1)  # the new ear's first segment
+        await trio.sleep(0.2)
+        final = [event for event in talk.device.events(UserTranscript) if event.is_final]
+        assert [event.segment_id for event in final] == [before + 1]
 
 
 async def test_a_restored_session_remembers_what_was_heard(autojump_clock):
