@@ -28,7 +28,7 @@ class Capabilities:
 
 @attrs.frozen
 class DeviceProfile:
-    """How a dialect's devices are treated (PROTOCOLS.md, "Profiles")."""
+    """How a dialect's devices are treated."""
 
     history_messages: int = 10
     temperature: float = 0.7

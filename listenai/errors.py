@@ -21,7 +21,7 @@ from enum import StrEnum
 
 
 class ErrorCode(StrEnum):
-    """Codes of spec 000, "Error Codes", and two of our own (PROTOCOLS.md)."""
+    """Codes of spec 000, "Error Codes", and two of our own."""
 
     INVALID_MESSAGE = "INVALID_MESSAGE"
     UNKNOWN_MESSAGE_TYPE = "UNKNOWN_MESSAGE_TYPE"

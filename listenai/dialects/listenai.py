@@ -1,4 +1,4 @@
-"""The ListenAI dialect (spec 000, "Protocol Layer"; PROTOCOLS.md, "ListenAI").
+"""The ListenAI dialect (spec 000, "Protocol Layer"; served at `/docs/protocol`).
 
 JSON text messages with a `type`, binary messages of audio, both ways.  What a
 device may say stands in `messages`; here it is checked and turned into requests,

@@ -22,7 +22,7 @@ from websockets.server import ServerProtocol
 from listenai.server.head import BadHead, Head
 from listenai.wire import Message
 
-MAX_MESSAGE_BYTES = 4 * 1024 * 1024  # PROTOCOLS.md
+MAX_MESSAGE_BYTES = 4 * 1024 * 1024  # four of the largest messages a dialect takes
 # A fragment may be empty, so the bytes of a message bound neither their number nor the time.
 # 4 MiB in fragments of 256 bytes, smaller than any device's buffer, still fit.
 MAX_FRAGMENTS = 16 * 1024

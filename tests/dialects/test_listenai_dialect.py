@@ -48,7 +48,7 @@ def refusal(message: str | bytes) -> ProtocolError:
 
 # --- from the device ---------------------------------------------------------------------
 
-# PROTOCOLS.md, "ListenAI", client to server; session_stats is "on request".
+# The ListenAI protocol, client to server; session_stats is "on request".
 DOCUMENTED = {
     "start_session", "configure", "audio_data", "text", "end_of_speech", "interrupt",
     "playback", "tool_result", "end_session", "ping", "session_stats",
