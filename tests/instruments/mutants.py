@@ -130,7 +130,7 @@ MUTANTS = (
         "the hold has no deadline",
         "conversation/floor.py",
         (("self._hold_deadline = now + HOLD_SECONDS", "pass"),),
-        "conversation/test_barge_in.py::test_a_false_alarm_resumes_at_the_held_sample",
+        "conversation/test_barge_in.py::test_speech_that_goes_on_takes_the_floor_without_a_word",
     ),
     Mutant(
         "reports go to the latest turn",
