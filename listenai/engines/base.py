@@ -14,7 +14,8 @@ from typing import Any, Literal, Protocol
 
 import attrs
 
-from listenai.events import SpeechEvent, ToolSchema
+from listenai.events import ToolSchema
+from listenai.speech import SpeechEvent
 
 # --- hearing -----------------------------------------------------------------------------
 
@@ -132,7 +133,15 @@ class ReplyText:
     text: str
 
 
-ReplyPart = ReplyText | ToolCall
+@attrs.frozen
+class ReplyUsage:
+    """What the reply cost, as the model counts; comes last, where the model tells."""
+
+    prompt_tokens: int
+    completion_tokens: int
+
+
+ReplyPart = ReplyText | ToolCall | ReplyUsage
 
 
 @attrs.frozen
