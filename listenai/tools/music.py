@@ -7,8 +7,10 @@ from typing import Any, Protocol
 
 from listenai.errors import ToolError
 from listenai.events import ToolSchema
+from listenai.music import Action
+from listenai.tools.base import ToolTraits
 
-ACTIONS = ("play", "stop", "pause", "resume", "next", "previous")
+ACTIONS = tuple(action.value for action in Action)
 
 
 class MusicPlayer(Protocol):
@@ -28,11 +30,15 @@ class MusicTool:
             "type": "object",
             "properties": {
                 "action": {"type": "string", "enum": list(ACTIONS), "default": "play"},
-                "query": {"type": "string", "description": "what to play: a title or a genre"},
+                "query": {
+                    "type": "string",
+                    "description": "what to play: a title, an artist or a genre",
+                },
             },
             "additionalProperties": False,
         },
     )
+    traits = ToolTraits()
 
     def __init__(self, player: MusicPlayer | None = None) -> None:
         self._player = player
@@ -45,7 +51,7 @@ class MusicTool:
                 f'the "action" of play_music is one of {", ".join(ACTIONS)}, not {action!r}'
             )
         if query is not None and not isinstance(query, str):
-            raise ToolError('the "query" of play_music is text: a title or a genre')
+            raise ToolError('the "query" of play_music is text: a title, an artist or a genre')
         if self._player is None:
             raise ToolError("there is no music player on this device yet")
         return {"action": action, **await self._player.control(action, query)}

@@ -7,6 +7,7 @@ from typing import Any
 
 from listenai.errors import ToolError
 from listenai.events import ToolSchema
+from listenai.tools.base import ToolTraits
 
 MIN_LEVEL, MAX_LEVEL = 0, 100  # percent (spec 000: "0-100 range")
 
@@ -31,6 +32,7 @@ class VolumeTool:
             "additionalProperties": False,
         },
     )
+    traits = ToolTraits()
 
     def __init__(self, read: Callable[[], int], apply: Callable[[int], None]) -> None:
         self._read = read

@@ -44,7 +44,7 @@ async def test_without_a_player_it_says_so() -> None:
     [
         ({"action": "dance"}, "one of play, stop, pause, resume, next, previous, not 'dance'"),
         ({"action": ["play"]}, "one of play"),
-        ({"query": 7}, "is text"),
+        ({"query": 7}, "is text: a title, an artist or a genre"),
     ],
 )
 async def test_wrong_arguments_are_refused(arguments: Mapping[str, Any], message: str) -> None:
