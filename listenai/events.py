@@ -110,72 +110,6 @@ Request = (
 )
 
 
-# --- what is heard (recognizer → floor) --------------------------------------------------
-
-
-@attrs.frozen
-class SpeechStarted:
-    """The detector's first speech frame: `speeching` is true from here on."""
-
-    segment_id: int
-
-
-@attrs.frozen
-class SpeechSuspected:
-    """Enough speech frames of this segment to think that somebody really speaks."""
-
-    segment_id: int
-
-
-@attrs.frozen
-class SpeechEnded:
-    """The detector's silence frames are complete: the segment is over.
-
-    A FinalTranscript or TranscriptionFailed for it follows if, and only if,
-    `transcript_follows`; otherwise it was too short to be speech.
-    """
-
-    segment_id: int
-    last_speech_at: float  # Trio's time of the last speech frame
-    transcript_follows: bool
-
-
-@attrs.frozen
-class PartialTranscript:
-    """What the words of the utterance are so far; may still change."""
-
-    segment_id: int
-    text: str
-
-
-@attrs.frozen
-class FinalTranscript:
-    """The text of the whole utterance, up to and including this segment."""
-
-    segment_id: int
-    text: str  # empty: no words in it
-    complete: bool | None = None  # a whole sentence?  None: the transcriber cannot tell
-
-
-@attrs.frozen
-class TranscriptionFailed:
-    """No text for this segment."""
-
-    segment_id: int
-    code: ErrorCode
-    message: str
-
-
-SpeechEvent = (
-    SpeechStarted
-    | SpeechSuspected
-    | SpeechEnded
-    | PartialTranscript
-    | FinalTranscript
-    | TranscriptionFailed
-)
-
-
 # --- what the device is told (conversation → dialect) ------------------------------------
 
 
@@ -268,13 +202,21 @@ class ToolReturned:
     duration_ms: float
 
 
+class Source(StrEnum):
+    """What a stream of audio is."""
+
+    SPEECH = "speech"  # with music below it, where music plays
+    MUSIC = "music"
+
+
 @attrs.frozen
 class StreamStarted:
     """Audio follows, until the stream ends or is flushed."""
 
-    turn_id: int
+    turn_id: int  # of music, the turn that began last
     stream_id: int
     sample_rate: int  # Hz
+    source: Source = Source.SPEECH
 
 
 @attrs.frozen
