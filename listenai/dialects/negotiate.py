@@ -30,6 +30,9 @@ class DialectRow:
     # True of the first messages that are this dialect's, asked on shared paths only; gets
     # JSON objects only.  None: takes what nobody claims.
     claims: Callable[[JsonObject], bool] | None = None
+    # Takes an API key or token in its first message and checks it there; a handshake without
+    # a key is then no reason for a refusal on its paths.
+    authenticates_in_band: bool = False
 
 
 class Negotiator:
@@ -57,8 +60,16 @@ class Negotiator:
         )
         return f"unknown path {_bare(path)[:_SHOWN_CHARACTERS]!r}; connect to one of: {known}"
 
+    def authenticates_in_band(self, path: str) -> bool:
+        """Whether a dialect of this path asks for a key itself, so that a handshake need not."""
+        return any(row.authenticates_in_band for row in self._rows.get(_bare(path), ()))
+
     def choose(self, path: str, first_message: Message) -> Dialect:
-        """A new dialect for a connection, whatever its first message is.
+        """A new dialect for a connection, as `row_for` decides."""
+        return self.row_for(path, first_message).make()
+
+    def row_for(self, path: str, first_message: Message) -> DialectRow:
+        """The row of a connection's dialect, whatever its first message is.
 
         Raises ValueError for a path that `refuse` refuses.
         """
@@ -66,13 +77,13 @@ class Negotiator:
             raise ValueError(reason)
         rows = self._rows[_bare(path)]
         if len(rows) == 1:
-            return rows[0].make()
+            return rows[0]
         opening = _opening(first_message)
         claimant = next(
             (row for row in rows if opening is not None and row.claims and row.claims(opening)),
             None,
         )
-        return (claimant or next(row for row in rows if row.claims is None)).make()
+        return claimant or next(row for row in rows if row.claims is None)
 
 
 def _check(path: str, rows: Sequence[DialectRow]) -> None:

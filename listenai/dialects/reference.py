@@ -120,6 +120,7 @@ NOTICES: Final[Mapping[type[events.Notice], NoticeRow]] = {
             "turn_id": _TURN,
             "stream_id": _STREAM,
             "sample_rate": "Hz, of the whole stream.",
+            "source": "`speech`, with music below it where music plays, or `music` alone.",
         },
     ),
     events.SentenceStarted: NoticeRow(

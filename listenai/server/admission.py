@@ -8,6 +8,7 @@ begin to speak, or to misbehave, at once.  Plain objects; nothing here waits.
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from http import HTTPStatus
@@ -20,6 +21,7 @@ from listenai.conversation.outbox import MAX_POSTED
 from listenai.conversation.replying import MAX_WAITING_TURNS
 from listenai.dialects.messages import MAX_TEXT
 from listenai.errors import ConfigurationError
+from listenai.server.addresses import subscriber
 from listenai.server.frames import MAX_MESSAGE_BYTES
 from listenai.server.head import MAX_HEAD_BYTES, Refusal
 from listenai.server.streams import NOTSENT_BYTES, RECEIVE_BUFFER_BYTES
@@ -75,8 +77,18 @@ def connection_bounds(
 class Admission:
     """Counts connections, each with its bound."""
 
-    def __init__(self, *, max_connections: int, budget_bytes: int, connection_bytes: int) -> None:
-        """Raises ConfigurationError for a budget that no connection fits into."""
+    def __init__(
+        self,
+        *,
+        max_connections: int,
+        budget_bytes: int,
+        connection_bytes: int,
+        max_per_address: int = 0,
+    ) -> None:
+        """max_per_address: connections of one client's address; 0: as many as there are.
+
+        Raises ConfigurationError for a budget that no connection fits into.
+        """
         if budget_bytes < connection_bytes:
             raise ConfigurationError(
                 [
@@ -88,37 +100,61 @@ class Admission:
         self.places = min(max_connections, budget_bytes // connection_bytes)
         self.connections = 0  # admitted and not yet over
         self.most_connections = 0  # at any one time
-        self.refused = 0
+        self.refused = 0  # because the server was full
+        self.refused_addresses = 0  # because their address had enough
         self.limited_by_memory = self.places < max_connections
+        self._max_per_address = max_per_address
+        self._of_address: Counter[str] = Counter()  # as large as there are connections
 
-    def refuse(self) -> Refusal | None:
-        """Why no more connections are taken now (503, counted); None: one is."""
-        if self.connections < self.places:
-            return None
-        self.refused += 1
-        why = "memory" if self.limited_by_memory else "CLOUD_MAX_CONNECTIONS"
-        return Refusal(
-            HTTPStatus.SERVICE_UNAVAILABLE,
-            f"the server is full: {self.places} connections (limited by {why}); "
-            f"try again in {RETRY_AFTER_SECONDS} s",
-            (("Retry-After", str(RETRY_AFTER_SECONDS)),),
-        )
+    def refuse(self, host: str = "") -> Refusal | None:
+        """Why no more connections are taken now (503, counted); None: one is.
+
+        host: the client's address, which may have as many as it should already (429).
+        """
+        if self.connections >= self.places:
+            self.refused += 1
+            why = "memory" if self.limited_by_memory else "CLOUD_MAX_CONNECTIONS"
+            return _try_later(
+                HTTPStatus.SERVICE_UNAVAILABLE,
+                f"the server is full: {self.places} connections (limited by {why})",
+            )
+        if 0 < self._max_per_address <= self._of_address[subscriber(host)]:
+            self.refused_addresses += 1
+            return _try_later(
+                HTTPStatus.TOO_MANY_REQUESTS,
+                f"your address has {self._max_per_address} connections already (limited by "
+                "CLOUD_MAX_CONNECTIONS_PER_IP); end one of them",
+            )
+        return None
 
     @contextmanager
-    def connection(self) -> Iterator[Refusal | None]:
+    def connection(self, host: str = "") -> Iterator[Refusal | None]:
         """A place for as long as the block runs; the refusal where none is left.
 
         Asked again after the handshake: whoever shook hands meanwhile may have come first.
         """
-        if refusal := self.refuse():
+        if refusal := self.refuse(host):
             yield refusal
             return
+        who = subscriber(host)
         self.connections += 1
         self.most_connections = max(self.most_connections, self.connections)
+        self._of_address[who] += 1
         try:
             yield None
         finally:
             self.connections -= 1
+            self._of_address[who] -= 1
+            if not self._of_address[who]:
+                del self._of_address[who]
+
+
+def _try_later(status: HTTPStatus, why: str) -> Refusal:
+    return Refusal(
+        status,
+        f"{why}; try again in {RETRY_AFTER_SECONDS} s",
+        (("Retry-After", str(RETRY_AFTER_SECONDS)),),
+    )
 
 
 def budget(megabytes: int) -> int:

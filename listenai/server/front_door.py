@@ -2,6 +2,9 @@
 
 A connection's first request decides.  Whatever goes wrong inside a connection stays
 inside it: nothing but a cancellation comes out.
+
+While the server drains, the port goes on answering HTTP, so that a load balancer can read
+in the health that it should send nobody here any more; new WebSockets are refused.
 """
 
 from __future__ import annotations
@@ -17,6 +20,7 @@ import trio
 from starlette.types import ASGIApp
 
 from listenai.errors import ConfigurationError
+from listenai.server.addresses import TrustedProxies
 from listenai.server.head import (
     MAX_HEAD_BYTES,
     BadHead,
@@ -30,6 +34,7 @@ from listenai.server.splice import BackendUnreachable, HttpBackend, serve_backen
 from listenai.server.streams import (
     GONE,
     PeerStream,
+    first_byte,
     linger,
     peer_of,
     tune_socket,
@@ -40,7 +45,9 @@ from listenai.wire import Wire
 _log = logging.getLogger(__name__)
 
 Converse = Callable[[Wire, Head], Awaitable[None]]  # one conversation, to its end
-Refuse = Callable[[Head], Refusal | None]  # why a well-formed handshake is not accepted
+Refuse = Callable[[Head], Refusal | None]  # why what is well-formed is not accepted
+_TLS_HANDSHAKE = 0x16  # first byte of a TLS connection: RFC 8446, 5.1
+_RETRY_AFTER_SECONDS = 5  # by then another server answers at this address, or this one again
 _Listener = trio.SocketListener | trio.SSLListener[trio.SocketStream]
 
 
@@ -76,22 +83,31 @@ class DoorDeadlines:
     idle: float = 60.0  # no byte of an HTTP exchange in either direction
 
 
+def _refuse_nothing(_head: Head) -> Refusal | None:
+    return None
+
+
 async def serve_front_door(
     app: ASGIApp,
     converse: Converse,
     refuse: Refuse,
     *,
     endpoints: Sequence[Endpoint],
+    refuse_http: Refuse = _refuse_nothing,
+    proxies: TrustedProxies | None = None,
     draining: trio.Event | None = None,
     deadlines: DoorDeadlines | None = None,
     task_status: trio.TaskStatus[Sequence[Address]] = trio.TASK_STATUS_IGNORED,
 ) -> None:
-    """Serves until cancelled, or until `draining` is set and every connection has ended.
+    """Serves until cancelled, or until `draining` is set and every conversation has ended.
 
     app: gets all HTTP that is no WebSocket handshake, with the peer's address and scheme.
     converse: gets a wire and the head it came with; returning closes 1000, an exception is
         logged as `connection_failed` and closes 1011, cancelling closes 1001.
-    draining: stops accepting; the caller bounds how long the connections may take.
+    refuse: why a WebSocket handshake is not accepted.  refuse_http: why another request is not.
+    proxies: those that may tell for whom they ask.
+    draining: no conversation begins any more, HTTP is answered until the last has ended; the
+        caller bounds how long that may take.
     task_status: reports the addresses once connections are accepted, in endpoints' order.
 
     Raises ConfigurationError for an endpoint that cannot be listened on.
@@ -100,26 +116,50 @@ async def serve_front_door(
     stop = trio.Event()
     async with trio.open_nursery() as outer:
         start = partial(serve_backend, app, stop=stop, graceful_seconds=deadlines.close)
-        door = _FrontDoor(converse, refuse, await outer.start(start), deadlines)
+        backend = await outer.start(start)
+        door = _FrontDoor(
+            converse,
+            refuse,
+            refuse_http,
+            backend,
+            deadlines,
+            proxies or TrustedProxies(),
+            trio.Event() if draining is None else draining,
+        )
         listeners = await _open_listeners(endpoints)
         async with trio.open_nursery() as connections:
-            with trio.CancelScope() as accepting:
-                if draining is not None:
-                    connections.start_soon(_cancel_when, draining, accepting)
+            # Survives running out of file descriptors: Trio logs it and tries again.
+            accept = partial(trio.serve_listeners, handler_nursery=connections)
+            async with trio.open_nursery() as accepting:
+                accepting.start_soon(accept, door.welcome, listeners)
                 task_status.started([_address(listener) for listener in listeners])
-                # Survives running out of file descriptors: Trio logs it and tries again.
-                await trio.serve_listeners(door.welcome, listeners, handler_nursery=connections)
+                await door.wait_drained()
+                accepting.cancel_scope.cancel()
+            # Requests in progress may end, but not hold the shutdown.
+            connections.cancel_scope.deadline = trio.current_time() + deadlines.close
         stop.set()  # only now: the connections' requests are answered
 
 
-@attrs.frozen
+@attrs.define
 class _FrontDoor:
     """What every connection is met with."""
 
     converse: Converse
     refuse: Refuse
+    refuse_http: Refuse
     backend: HttpBackend
     deadlines: DoorDeadlines
+    proxies: TrustedProxies
+    draining: trio.Event
+    conversations: int = 0
+    _ended: trio.Event = attrs.field(factory=trio.Event)  # a conversation, since it was replaced
+
+    async def wait_drained(self) -> None:
+        """Until the server drains and nobody talks any more."""
+        await self.draining.wait()
+        while self.conversations:
+            self._ended = trio.Event()
+            await self._ended.wait()
 
     async def welcome(self, stream: PeerStream) -> None:
         """Serves one connection and closes it; raises nothing but Cancelled."""
@@ -138,14 +178,20 @@ class _FrontDoor:
         try:
             if isinstance(stream, trio.SSLStream):
                 with trio.move_on_at(deadline) as handshake:
-                    await stream.do_handshake()
+                    if not await self._shake_hands(stream):
+                        return
                 if handshake.cancelled_caught:
                     return  # without TLS there is no way to say so
             with trio.fail_at(deadline):
                 head = await _read_head(stream)
-            if head and head.is_upgrade:
+            if head is None:
+                return
+            head = self.proxies.original(head)
+            if head.is_upgrade:
                 await self._upgrade(stream, head, deadline)
-            elif head:
+            elif refusal := self.refuse_http(head):
+                await self._say(stream, refusal)
+            else:
                 await self.backend.splice(
                     stream,
                     head,
@@ -162,17 +208,43 @@ class _FrontDoor:
             message = f"the request head took longer than {self.deadlines.head:g} s"
             await self._say(stream, Refusal(HTTPStatus.REQUEST_TIMEOUT, message))
 
+    async def _shake_hands(self, stream: trio.SSLStream[trio.SocketStream]) -> bool:
+        """Begins TLS; False for a peer that has left, or was told that it does not speak it."""
+        first = await first_byte(stream.transport_stream)
+        if first is None:
+            return False
+        if first == _TLS_HANDSHAKE:
+            await stream.do_handshake()
+            return True
+        message = "this port speaks TLS only: use https:// or wss://"
+        await self._say(stream.transport_stream, Refusal(HTTPStatus.BAD_REQUEST, message))
+        return False
+
     async def _upgrade(self, stream: PeerStream, head: Head, deadline: float) -> None:
         check_upgrade(head)
-        if refusal := self.refuse(head):
+        if refusal := self._refuse_draining() or self.refuse(head):
             await self._say(stream, refusal)
             return
-        await serve_websocket(
-            stream,
-            head,
-            lambda wire: self.converse(wire, head),
-            handshake_deadline=deadline,
-            close_seconds=self.deadlines.close,
+        self.conversations += 1
+        try:
+            await serve_websocket(
+                stream,
+                head,
+                lambda wire: self.converse(wire, head),
+                handshake_deadline=deadline,
+                close_seconds=self.deadlines.close,
+            )
+        finally:
+            self.conversations -= 1
+            self._ended.set()
+
+    def _refuse_draining(self) -> Refusal | None:
+        if not self.draining.is_set():
+            return None
+        return Refusal(
+            HTTPStatus.SERVICE_UNAVAILABLE,
+            f"the server is going away; try again in {_RETRY_AFTER_SECONDS} s",
+            (("Retry-After", str(_RETRY_AFTER_SECONDS)),),
         )
 
     async def _say(self, stream: PeerStream, refusal: Refusal) -> None:
@@ -190,11 +262,6 @@ async def _read_head(stream: PeerStream) -> Head | None:
             return None
         read += data
     return attrs.evolve(head, peer=peer_of(stream), secure=isinstance(stream, trio.SSLStream))
-
-
-async def _cancel_when(event: trio.Event, scope: trio.CancelScope) -> None:
-    await event.wait()
-    scope.cancel()
 
 
 async def _open_listeners(endpoints: Sequence[Endpoint]) -> list[_Listener]:

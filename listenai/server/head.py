@@ -2,6 +2,8 @@
 
 Only the first request's head is read, and the bytes are handed on untouched, so
 this never becomes a second HTTP implementation that could disagree with the first.
+The one exception is an API key in the URL: URLs are logged, shown and repeated in
+answers, so the key is taken out here, before anybody can.
 """
 
 from __future__ import annotations
@@ -10,6 +12,7 @@ import base64
 import binascii
 import re
 from http import HTTPStatus
+from urllib.parse import unquote
 
 import attrs
 
@@ -17,8 +20,15 @@ MAX_HEAD_BYTES = 16 * 1024  # what h11, behind the splice, accepts too
 _END = b"\r\n\r\n"
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110, 5.6.2
 _KEY_BYTES = 16  # of Sec-WebSocket-Key, decoded: RFC 6455, 4.1
+_SECRET_HEADERS = {"authorization", "proxy-authorization", "x-api-key", "cookie", "referer"}
 
 Headers = tuple[tuple[str, str], ...]
+
+
+def _shown(headers: Headers) -> str:
+    """For a repr, without what may hold a key."""
+    kept = ((name, "***" if name in _SECRET_HEADERS else value) for name, value in headers)
+    return repr(tuple(kept))
 
 
 @attrs.frozen
@@ -43,12 +53,13 @@ class Head:
     """The request that opened a connection, and every byte read so far."""
 
     method: str
-    target: str  # as sent: path and query, percent-encoded
+    target: str  # as sent, but for an API key: path and query, percent-encoded
     version: str  # "HTTP/1.1"
-    headers: Headers  # names in lower case
-    read: bytes = attrs.field(repr=False)  # the head itself and what came with it
+    headers: Headers = attrs.field(repr=_shown)  # names in lower case
+    read: bytes = attrs.field(repr=False)  # the head, with this target, and what came with it
     peer: tuple[str, int] = ("", 0)  # address and port
     secure: bool = False  # over TLS
+    key: str = attrs.field(default="", repr=False)  # the `key` of the query, decoded
 
     @property
     def size(self) -> int:
@@ -111,8 +122,12 @@ def parse_head(read: bytes) -> Head | None:
             )
         return None
     first, *lines = read[:end].decode("latin-1").split("\r\n")
-    method, target, version = _request_line(first)
-    return Head(method, target, version, tuple(_header(line) for line in lines), read)
+    method, whole_target, version = _request_line(first)
+    target, key = _take_key(whole_target)
+    if target != whole_target:
+        read = read.replace(whole_target.encode("latin-1"), target.encode("latin-1"), 1)
+    headers = tuple(_header(line) for line in lines)
+    return Head(method, target, version, headers, read, key=key)
 
 
 def _request_line(line: str) -> tuple[str, str, str]:
@@ -124,9 +139,25 @@ def _request_line(line: str) -> tuple[str, str, str]:
     return words[0], words[1], words[2]
 
 
+def _take_key(target: str) -> tuple[str, str]:
+    """A target without the `key` of its query, and that key."""
+    path, _, query = target.partition("?")
+    kept, keys = [], []
+    for field in query.split("&"):
+        name, _, value = field.partition("=")
+        if unquote(name) == "key":
+            keys.append(unquote(value))  # a "+" is one: keys may have them, but no blanks
+        else:
+            kept.append(field)
+    if not keys:
+        return target, ""
+    return path + ("?" + "&".join(kept) if kept else ""), keys[0]
+
+
 def _header(line: str) -> tuple[str, str]:
     name, colon, value = line.partition(":")
-    if not colon or not _TOKEN.fullmatch(name):
+    # A line end of half the length may end a line, or the head, for another parser.
+    if not colon or not _TOKEN.fullmatch(name) or "\r" in value or "\n" in value:
         raise BadHead(HTTPStatus.BAD_REQUEST, 'every header must be "Name: value" on one line')
     return name.lower(), value.strip(" \t")
 

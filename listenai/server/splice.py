@@ -12,6 +12,7 @@ last `send`, and hangs if it loses.
 from __future__ import annotations
 
 import logging
+import re
 from contextlib import suppress
 from functools import partial
 from typing import Any, cast
@@ -20,6 +21,7 @@ import attrs
 import hypercorn.trio
 import trio
 from hypercorn.config import Config
+from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from listenai.server.head import Head
@@ -30,6 +32,7 @@ _log = logging.getLogger(__name__)
 _LOOPBACK = "127.0.0.1"
 _CHUNK_BYTES = 64 * 1024  # one read of either side; two of them are all a splice buffers
 _ASGI_VERSION = "2.4"
+_UPGRADE = re.compile(rb"\r\nupgrade:", re.IGNORECASE)
 
 
 class BackendUnreachable(Exception):
@@ -52,7 +55,7 @@ class HttpBackend:
     """The HTTP application on its private port."""
 
     port: int
-    heads: dict[int, Head]  # by the local port of the splice: who is really asking
+    heads: dict[tuple[str, int], Head]  # by the splice's own address: who is really asking
 
     async def splice(
         self, stream: PeerStream, head: Head, *, idle_seconds: float, linger_seconds: float
@@ -65,8 +68,9 @@ class HttpBackend:
             backend = await trio.open_tcp_stream(_LOOPBACK, self.port)
         except OSError as error:
             raise BackendUnreachable(str(error)) from error
-        local_port: int = backend.socket.getsockname()[1]
-        self.heads[local_port] = head
+        head = _without_upgrade(head)
+        splice: tuple[str, int] = backend.socket.getsockname()
+        self.heads[splice] = head
         answered = False
         try:
             async with backend, trio.open_nursery() as nursery:
@@ -79,9 +83,20 @@ class HttpBackend:
         except* GONE:  # either side left, which is how connections end
             pass
         finally:
-            del self.heads[local_port]
+            del self.heads[splice]
         if answered:
             await linger(stream, linger_seconds)
+
+
+def _without_upgrade(head: Head) -> Head:
+    """The head without an offer to speak something else, which may be ignored (RFC 9110, 7.8).
+
+    Hypercorn would go over to HTTP/2, of whose requests the front door knows nothing.
+    """
+    if not head.values("upgrade"):
+        return head
+    kept, rest = head.read[: head.size], head.read[head.size :]
+    return attrs.evolve(head, read=_UPGRADE.sub(b"\r\nX-Upgrade:", kept) + rest)
 
 
 async def _upload(
@@ -125,7 +140,7 @@ async def serve_backend(
     config.errorlog = _error_log()
     config.graceful_timeout = graceful_seconds
     config.include_server_header = False
-    heads: dict[int, Head] = {}
+    heads: dict[tuple[str, int], Head] = {}
     serve = partial(
         hypercorn.trio.serve,
         cast(Any, _as_asked(app, heads)),  # Hypercorn and Starlette name the same thing twice
@@ -144,8 +159,12 @@ def _error_log() -> logging.Logger:
     return log
 
 
-def _as_asked(app: ASGIApp, heads: dict[int, Head]) -> ASGIApp:
-    """Puts back the peer and scheme that the splice hides; makes each answer the last one."""
+def _as_asked(app: ASGIApp, heads: dict[tuple[str, int], Head]) -> ASGIApp:
+    """Puts back the peer and scheme that the splice hides; makes each answer the last one.
+
+    The private port can be reached by every program on this machine.  Who does not come through
+    a splice was not asked for a key by the front door, and is sent there.
+    """
 
     async def asked(scope: Scope, receive: Receive, send: Send) -> None:
         async def send_last(message: Message) -> None:
@@ -155,13 +174,15 @@ def _as_asked(app: ASGIApp, heads: dict[int, Head]) -> ASGIApp:
                 message = {**message, "headers": [*kept, (b"connection", b"close")]}
             await send(message)
 
-        if scope["type"] == "http":
-            scope = {**scope, "asgi": {**scope["asgi"], "spec_version": _ASGI_VERSION}}
-            if head := heads.get(scope["client"][1]):
-                scope["client"] = head.peer
-                scope["scheme"] = "https" if head.secure else "http"
-            await app(scope, receive, send_last)
-        else:
+        if scope["type"] == "lifespan":
             await app(scope, receive, send)
+        elif scope["type"] == "http" and (head := heads.get(tuple(scope["client"]))):
+            asgi = {**scope["asgi"], "spec_version": _ASGI_VERSION}
+            scheme = "https" if head.secure else "http"
+            asked_as = {**scope, "asgi": asgi, "client": head.peer, "scheme": scheme}
+            await app(asked_as, receive, send_last)
+        else:
+            refuse = PlainTextResponse("connect to the server's own port\n", status_code=403)
+            await refuse(scope, receive, send_last)
 
     return asked

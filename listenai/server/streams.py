@@ -32,6 +32,15 @@ def peer_of(stream: PeerStream) -> tuple[str, int]:
     return host, port
 
 
+async def first_byte(stream: trio.SocketStream) -> int | None:
+    """What the peer sends first, left to be read again; None if it sends nothing and leaves."""
+    try:
+        data = await stream.socket.recv(1, trio.socket.MSG_PEEK)
+    except OSError as error:
+        raise trio.BrokenResourceError(str(error)) from error
+    return data[0] if data else None
+
+
 def tune_socket(stream: PeerStream) -> None:
     """Makes an accepted connection send at once and buffer little.
 

@@ -475,7 +475,13 @@ SENT: list[tuple[events.Notice, str | bytes]] = [
     ),
     (
         events.StreamStarted(2, 5, 24_000),
-        '{"type":"tts_audio","state":"start","turn_id":2,"stream_id":5,"sample_rate":24000}',
+        '{"type":"tts_audio","state":"start","turn_id":2,"stream_id":5,"sample_rate":24000,'
+        '"source":"speech"}',
+    ),
+    (
+        events.StreamStarted(2, 6, 16_000, events.Source.MUSIC),
+        '{"type":"tts_audio","state":"start","turn_id":2,"stream_id":6,"sample_rate":16000,'
+        '"source":"music"}',
     ),
     (
         events.SentenceStarted(5, "Bis bald.", 4800),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import attrs
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -153,3 +154,19 @@ def test_there_is_a_dialect_for_every_first_message(first: Any) -> None:
         opening = json.loads(first)
         assert "session_id" in opening
         assert "type" not in opening
+
+
+# --- keys ------------------------------------------------------------------------------------
+
+
+def test_a_dialect_may_ask_for_a_key_itself() -> None:
+    """On its paths a handshake needs none; afterwards its row tells whether it has asked."""
+    asking = attrs.evolve(HOTPIN, authenticates_in_band=True)
+    negotiator = Negotiator([asking, LISTENAI, PROMPT])
+    for path in ("/hotpin", "/ws", "/ws?a=b"):
+        assert negotiator.authenticates_in_band(path)
+    for path in ("/", "/ws2", "/listenai", "/nowhere"):
+        assert not negotiator.authenticates_in_band(path)
+    assert not any(map(SHARED.authenticates_in_band, SHARED.dialects))
+    assert negotiator.row_for("/ws", '{"session_id":"a"}') is asking
+    assert negotiator.row_for("/ws", '{"type":"ping"}') is LISTENAI

@@ -14,8 +14,16 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
+from starlette.types import ASGIApp
 
-from listenai.server.front_door import Address, DoorDeadlines, Endpoint, serve_front_door
+from listenai.server.addresses import TrustedProxies
+from listenai.server.front_door import (
+    Address,
+    DoorDeadlines,
+    Endpoint,
+    Refuse,
+    serve_front_door,
+)
 from listenai.server.head import Head, Refusal
 from listenai.wire import DeviceGone, Wire
 
@@ -116,6 +124,10 @@ class Server:
 async def serving(
     converse: Converse = echo,
     *,
+    app: ASGIApp = HTTP_APP,
+    refuse: Refuse = known_path,
+    refuse_http: Refuse = lambda _head: None,
+    proxies: TrustedProxies | None = None,
     endpoints: Sequence[Endpoint] = (Endpoint(),),
     deadlines: DoorDeadlines = QUICK,
     draining: trio.Event | None = None,
@@ -126,9 +138,11 @@ async def serving(
     async def run(*, task_status: trio.TaskStatus[Sequence[Address]]) -> None:
         serve = partial(
             serve_front_door,
-            HTTP_APP,
+            app,
             converse,
-            known_path,
+            refuse,
+            refuse_http=refuse_http,
+            proxies=proxies,
             endpoints=endpoints,
             deadlines=deadlines,
             draining=draining,

@@ -11,12 +11,14 @@ from pathlib import Path
 import pytest
 import trio
 import trio.testing
-from fakes import FakeChatModel, FakeSynthesizer, IdentityResampler, ScriptedRecognizers
+from fakes import (
+    FakeChatModel,
+    fake_engines,
+)
 from loopback import BINARY, CLOSE, TEXT, UPGRADE, RawPeer
 
 from listenai.app import FIRST_MESSAGE_SECONDS, make_admission, serve
 from listenai.config import Config
-from listenai.conversation.dialogue import Engines
 from listenai.errors import ConfigurationError
 from listenai.server.admission import (
     MIB,
@@ -27,7 +29,6 @@ from listenai.server.admission import (
     connection_bounds,
 )
 from listenai.server.frames import MAX_MESSAGE_BYTES
-from listenai.tools.base import ToolRegistry
 
 PLACES = 3
 
@@ -153,17 +154,10 @@ def test_the_settings_decide() -> None:
 @asynccontextmanager
 async def serving(**engines: object) -> AsyncIterator[int]:
     """The whole server with PLACES places and fake engines, on a port of the kernel's choice."""
-    given = {
-        "recognizers": ScriptedRecognizers(),
-        "chat_model": FakeChatModel(),
-        "synthesizer": FakeSynthesizer(),
-        "make_resampler": lambda _from, _to: IdentityResampler(),
-        "make_tools": lambda _session: ToolRegistry(),
-    }
     config = Config(host="127.0.0.1", port=0, max_connections=PLACES, memory_budget_mb=10**5)
     with trio.fail_after(FIRST_MESSAGE_SECONDS + 20):
         async with trio.open_nursery() as nursery:
-            [address] = await nursery.start(serve, config, Engines(**(given | engines)))
+            [address] = await nursery.start(serve, config, fake_engines(**engines))
             yield address.port
             nursery.cancel_scope.cancel()
 

@@ -57,6 +57,8 @@ def test_the_length_of_a_request_is_known_or_not(headers: bytes, body: int | Non
         (b"GET / HTTP/1.1\r\nno colon\r\n\r\n", 400, "Name: value"),
         (b"GET / HTTP/1.1\r\nHost : x\r\n\r\n", 400, "Name: value"),
         (b"GET / HTTP/1.1\r\nA: b\r\n folded\r\n\r\n", 400, "Name: value"),
+        (b"GET / HTTP/1.1\r\nA: b\nHost: c\r\n\r\n", 400, "Name: value"),
+        (b"GET / HTTP/1.1\r\nA: b\rc\r\n\r\n", 400, "Name: value"),
         (b"GET / HTTP/1.1\r\nA: " + b"b" * MAX_HEAD_BYTES, 431, "16384 bytes"),
     ],
 )

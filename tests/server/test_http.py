@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import httpx
 import pytest
@@ -10,7 +10,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 
-from listenai.server.http import index_page, make_http_app
+from listenai.server.http import make_http_app
 
 HEALTHY = {
     "status": "ok",
@@ -19,57 +19,28 @@ HEALTHY = {
     "services": {"asr": "ok", "llm": "ok", "tts": "ok"},
 }
 DEGRADED = {**HEALTHY, "status": "degraded"}
+DRAINING = {**HEALTHY, "status": "draining"}
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
 
 def client(
-    health: Mapping[str, object] = HEALTHY, base_url: str = "http://example.test:8765"
+    health: Mapping[str, object] = HEALTHY,
+    base_url: str = "http://example.test:8765",
+    allowed_origins: Sequence[str] = (),
 ) -> httpx.AsyncClient:
     async def extra(_request: Request) -> PlainTextResponse:
         return PlainTextResponse("extra")
 
-    app = make_http_app(health=lambda: health, routes=[Route("/metrics", extra)])
+    app = make_http_app(
+        health=lambda: health, routes=[Route("/metrics", extra)], allowed_origins=allowed_origins
+    )
     return httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url=base_url)
-
-
-@pytest.mark.parametrize("path", ["/", "/test_client.html"])
-async def test_the_page_says_how_to_connect(path: str) -> None:
-    """It names the URL by which the server was reached, and the talk command."""
-    async with client() as http:
-        answer = await http.get(path)
-    assert answer.status_code == 200
-    assert answer.headers["content-type"] == "text/html; charset=utf-8"
-    assert "python -m listenai talk --url ws://example.test:8765/" in answer.text
-
-
-async def test_the_page_may_load_and_run_nothing() -> None:
-    """The policy forbids all, and the page names no other address."""
-    async with client() as http:
-        answer = await http.get("/")
-    assert answer.headers["content-security-policy"].startswith("default-src 'none';")
-    assert "frame-ancestors 'none'" in answer.headers["content-security-policy"]
-    assert "<script" not in answer.text
-    assert "http://" not in answer.text.replace("ws://example.test", "")
-
-
-async def test_behind_tls_the_page_names_wss() -> None:
-    """The scheme of the request is the scheme of the URL."""
-    async with client(base_url="https://example.test") as http:
-        assert "python -m listenai talk --url wss://example.test/" in (await http.get("/")).text
-
-
-async def test_a_host_header_cannot_write_html() -> None:
-    """What the page repeats is escaped."""
-    async with client() as http:
-        answer = await http.get("/", headers={"Host": "x<script>alert(1)</script>"})
-    assert "<script" not in answer.text
-    assert "ws://&lt;script&gt;&quot;" in index_page('ws://<script>"')
 
 
 async def test_health_is_shown_as_it_is() -> None:
     """Also when degraded, the answer is 200: it is an answer about the server."""
-    for health in (HEALTHY, DEGRADED):
+    for health in (HEALTHY, DEGRADED, DRAINING):
         async with client(health) as http:
             answer = await http.get("/health")
         assert (answer.status_code, answer.json()) == (200, health)
@@ -77,31 +48,54 @@ async def test_health_is_shown_as_it_is() -> None:
 
 
 async def test_ready_is_a_status_code() -> None:
-    """200 when all is well, 503 when not, with the same body."""
-    for health, status in ((HEALTHY, 200), (DEGRADED, 503)):
+    """200 while it serves, however well; 503 from the drain on; with the same body."""
+    for health, status in ((HEALTHY, 200), (DEGRADED, 200), (DRAINING, 503)):
         async with client(health) as http:
             answer = await http.get("/health/ready")
         assert (answer.status_code, answer.json()) == (status, health)
 
 
-async def test_other_origins_may_read() -> None:
-    """Simple requests and preflights are allowed for GET; other methods are not."""
+async def test_pages_of_other_origins_may_not_read() -> None:
+    """Unless ALLOWED_ORIGINS says so."""
     async with client() as http:
-        for path in ("/", "/health", "/health/ready"):
-            answer = await http.get(path, headers={"Origin": "http://elsewhere.test"})
-            assert answer.headers["access-control-allow-origin"] == "*"
-        preflight = {"Origin": "http://elsewhere.test", "Access-Control-Request-Method": "GET"}
-        answer = await http.options("/health", headers=preflight)
+        answer = await http.get("/health", headers={"Origin": "http://elsewhere.test"})
         assert answer.status_code == 200
-        assert "GET" in answer.headers["access-control-allow-methods"]
-        preflight["Access-Control-Request-Method"] = "DELETE"
-        assert (await http.options("/health", headers=preflight)).status_code == 400
+        assert "access-control-allow-origin" not in answer.headers
+
+
+@pytest.mark.parametrize("allowed", ["*", "http://friend.test"])
+async def test_pages_of_allowed_origins_may_read_and_give_a_key(allowed: str) -> None:
+    """Simple requests are answered with leave; preflights too, for what our routes know."""
+    async with client(allowed_origins=(allowed,)) as http:
+        origin = {"Origin": "http://friend.test"}
+        answer = await http.get("/health", headers=origin)
+        assert answer.headers["access-control-allow-origin"] == allowed
+        asked = {
+            **origin,
+            "Access-Control-Request-Method": "POST",
+            "Access-Control-Request-Headers": "authorization, content-type",
+        }
+        answer = await http.options("/health", headers=asked)
+        assert answer.status_code == 200
+        assert "POST" in answer.headers["access-control-allow-methods"]
+        for change in (
+            {"Access-Control-Request-Method": "PUT"},
+            {"Access-Control-Request-Headers": "x-something"},
+        ):
+            assert (await http.options("/health", headers=asked | change)).status_code == 400
+
+
+async def test_pages_that_are_not_allowed_are_told_apart() -> None:
+    """A list holds for its origins alone."""
+    async with client(allowed_origins=("http://friend.test",)) as http:
+        answer = await http.get("/health", headers={"Origin": "http://friend.test.evil"})
+    assert "access-control-allow-origin" not in answer.headers
 
 
 async def test_head_has_the_headers_and_no_body() -> None:
     """Monitors may ask with HEAD."""
     async with client() as http:
-        for path in ("/", "/health", "/health/ready"):
+        for path in ("/health", "/health/ready"):
             asked, got = await http.head(path), await http.get(path)
             assert asked.status_code == got.status_code
             assert asked.headers["content-length"] == str(len(got.content))
@@ -116,8 +110,6 @@ async def test_unknown_paths_and_methods_are_refused_in_json() -> None:
     assert missing.status_code == 404
     assert missing.json()["path"] == "/helth"
     assert missing.json()["known_paths"] == [
-        "/",
-        "/test_client.html",
         "/health",
         "/health/ready",
         "/metrics",
