@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
+import attrs
 import click
 import trio
 
@@ -72,7 +73,9 @@ async def _serve(config: Config, fake_engines: bool, fake_speech_ms: int) -> Non
     from listenai.app import serve as serve_app
 
     draining = trio.Event()
-    opening = open_engines(fake=fake_engines, fake_speech_ms=fake_speech_ms)
+    opening = open_engines(
+        config, fake=fake_engines, fake_speech_ms=fake_speech_ms, tell=click.echo
+    )
     async with opening as engines, trio.open_nursery() as nursery:
         await nursery.start(_drain_on_signal, draining, config.drain_timeout, nursery.cancel_scope)
 
@@ -82,15 +85,10 @@ async def _serve(config: Config, fake_engines: bool, fake_speech_ms: int) -> Non
 
         addresses = await nursery.start(run)
         for address in addresses:
-            click.echo(_greeting(address.host, address.port))
-
-
-def _greeting(host: str, port: int) -> str:
-    shown = "localhost" if host in ("0.0.0.0", "::", "127.0.0.1") else host  # noqa: S104
-    return (
-        f"ListenAI is listening: open http://{shown}:{port}/\n"
-        f"Devices connect to ws://{shown}:{port}/   (Ctrl-C ends the server)"
-    )
+            here = address.host in ("0.0.0.0", "::", "127.0.0.1")  # noqa: S104
+            shown = attrs.evolve(address, host="localhost") if here else address
+            click.echo(f"ListenAI is listening: open {shown.url('http')}/")
+            click.echo(f"Devices connect to {shown.url('ws')}/   (Ctrl-C ends the server)")
 
 
 async def _drain_on_signal(

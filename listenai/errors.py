@@ -6,8 +6,10 @@ ListenAIError
 ├── DeviceStalled          the device takes no messages (the connection ends)
 ├── EngineError            an engine or service failed (the turn ends)
 │   ├── TranscriberError       ASR_ERROR
+│   │   └── TranscriberAway        it cannot be reached now, and may come back
 │   ├── ChatModelError         LLM_ERROR
 │   └── SynthesizerError       TTS_ERROR
+│       └── SynthesizerAway        it cannot be reached now, and may come back
 └── ToolError              a tool could not do it; the message is for the chat model
 
 Anything else that escapes is a bug: the device is told INTERNAL_ERROR and the
@@ -71,6 +73,10 @@ class TranscriberError(EngineError):
     code = ErrorCode.ASR_ERROR
 
 
+class TranscriberAway(TranscriberError):
+    """Speech recognition cannot be reached now; the same audio may be understood later."""
+
+
 class ChatModelError(EngineError):
     """The language model failed."""
 
@@ -81,6 +87,10 @@ class SynthesizerError(EngineError):
     """Speech synthesis failed."""
 
     code = ErrorCode.TTS_ERROR
+
+
+class SynthesizerAway(SynthesizerError):
+    """Speech synthesis cannot be reached now; the same text may be spoken later."""
 
 
 class ToolError(ListenAIError):

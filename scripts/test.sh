@@ -22,7 +22,7 @@ need() {
 }
 
 begin "Python packages"
-install_package "embedded,microphone,dev"
+install_package "embedded,microphone,mcp,tracing,dev"
 
 begin "Native packages"
 need openssl openssl  # makes throwaway certificates

@@ -21,6 +21,10 @@ import trio
 from listenai.audio import SAMPLE_BYTES
 from listenai.conversation.conversation import Conversation, Deadlines
 from listenai.conversation.dialogue import Dialogue, Engines
+from listenai.conversation.limits import RateLimits
+from listenai.conversation.music_player import MusicPlayer, MusicSource
+from listenai.conversation.replying import Limits
+from listenai.conversation.turn_places import TurnPlaces
 from listenai.device import Capabilities, DeviceProfile, Echo
 from listenai.effects import Effects
 from listenai.engines.base import (
@@ -35,28 +39,43 @@ from listenai.engines.base import (
 from listenai.events import (
     AudioChunk,
     AudioReceived,
-    FinalTranscript,
     PlaybackReported,
     SessionStart,
-    SpeechEnded,
-    SpeechEvent,
-    SpeechStarted,
-    SpeechSuspected,
     StreamFlushed,
     StreamPaused,
     StreamResumed,
     StreamStarted,
     ToolSchema,
 )
+from listenai.music import Track
+from listenai.observer import NOBODY, ConnectionObserver
 from listenai.sessions.base import Lease, Session, SessionStore
 from listenai.settings import EffectiveConfiguration
-from listenai.tools.base import ToolRegistry
+from listenai.speech import (
+    FinalTranscript,
+    SpeechEnded,
+    SpeechEvent,
+    SpeechStarted,
+    SpeechSuspected,
+)
+from listenai.tools.base import ToolRegistry, ToolTraits
+from listenai.tools.music import MusicTool
 from listenai.wire import DeviceGone
 
 RATE = 16_000
 CHUNK_SAMPLES = 320  # 20 ms
 
 FULL = Capabilities(pause=True, flush=True, playback_reports=True, echo=Echo.CANCELLED)
+
+
+@attrs.frozen
+class Envelope:
+    """An event as a message, which has a length."""
+
+    event: Any
+
+    def __len__(self) -> int:
+        return 1
 
 
 class EventDialect:
@@ -66,10 +85,10 @@ class EventDialect:
         self.profile = profile or DeviceProfile(chunk_seconds=CHUNK_SAMPLES / RATE)
 
     def receive(self, message: Any, now: float) -> Sequence[Any]:
-        return [message]
+        return [message.event]
 
     def send(self, event: Any, now: float) -> Sequence[Any]:
-        return [event]
+        return [Envelope(event)]
 
     def next_deadline(self) -> float:
         return math.inf
@@ -148,11 +167,11 @@ class FakeDevice:
 
     async def receive(self) -> Any:
         try:
-            return await self._from_device.receive()
+            return Envelope(await self._from_device.receive())
         except trio.EndOfChannel:
             raise DeviceGone from None
 
-    async def send(self, event: Any) -> None:
+    async def send(self, message: Envelope) -> None:
         await self._checkpoint()
         if self._gone.is_set():
             raise DeviceGone
@@ -160,6 +179,7 @@ class FakeDevice:
             await self._reading.wait()
         if self._gone.is_set():
             raise DeviceGone
+        event = message.event
         self.got.append((trio.current_time(), event))
         self.loudspeaker.take(event)
         if isinstance(event, StreamFlushed) and self.reports:
@@ -429,6 +449,7 @@ class FakeTool:
     result: Any = "done"
     delay: float = 0.0
     fail: BaseException | None = None
+    traits: ToolTraits = attrs.field(factory=ToolTraits)
     runs: list[Mapping[str, Any]] = attrs.field(factory=list)
     finished: list[Mapping[str, Any]] = attrs.field(factory=list)
 
@@ -441,8 +462,56 @@ class FakeTool:
         return self.result
 
 
+class AnyArguments:
+    """Lets all arguments pass."""
+
+    def check_schema(self, schema: ToolSchema) -> None:
+        pass
+
+    def check_arguments(self, schema: ToolSchema, arguments: Mapping[str, Any]) -> None:
+        pass
+
+
 def tool(name: str, **options: Any) -> FakeTool:
     return FakeTool(ToolSchema(name, f"does {name}", {"type": "object"}), **options)
+
+
+MUSIC_SAMPLE = 1000  # of the fake music, all through
+
+
+class FakeLibrary:
+    """Tracks of steady samples, so that music is seen in what a device gets."""
+
+    def __init__(self, *titles: str, seconds: float = 60.0) -> None:
+        self.tracks = [Track(title) for title in titles or ("One tune",)]
+        self.seconds = seconds
+        self.opened: list[str] = []
+
+    def open(self, track: Track, rate: int) -> FakeReader:
+        self.opened.append(track.title)
+        return FakeReader(round(self.seconds * rate), rate)
+
+
+async def at_once(blocks: Callable[..., Any], *arguments: Any) -> Any:
+    """Without a thread, which the mock clock would not wait for."""
+    await trio.lowlevel.checkpoint()
+    return blocks(*arguments)
+
+
+@attrs.define
+class FakeReader:
+    """Gives a second at a time."""
+
+    left: int
+    rate: int
+
+    def read(self) -> bytes:
+        samples = min(self.left, self.rate)
+        self.left -= samples
+        return MUSIC_SAMPLE.to_bytes(2, "little") * samples
+
+    def close(self) -> None:
+        self.left = 0
 
 
 # --- a conversation ----------------------------------------------------------------------
@@ -469,6 +538,20 @@ class UnsharedLease:
         await trio.sleep_forever()
 
 
+def fake_engines(**others: Any) -> Engines:
+    """Engines that need nothing, and these others."""
+    given: dict[str, Any] = {
+        "recognizers": ScriptedRecognizers(),
+        "chat_model": FakeChatModel(),
+        "synthesizer": FakeSynthesizer(),
+        "make_resampler": lambda _from, _to: IdentityResampler(),
+        "make_tools": lambda _session, _music: ToolRegistry(),
+        "checker": AnyArguments(),
+        "music": MusicSource(FakeLibrary(), at_once),
+    }
+    return Engines(**(given | others))
+
+
 @attrs.define(eq=False)
 class Talking:
     """One conversation under test."""
@@ -477,6 +560,7 @@ class Talking:
     chat: FakeChatModel = attrs.field(factory=FakeChatModel)
     voice: FakeSynthesizer = attrs.field(factory=FakeSynthesizer)
     tools: Sequence[FakeTool] = ()
+    library: FakeLibrary | None = None
     device_tools: tuple[ToolSchema, ...] = ()
     configuration: EffectiveConfiguration = attrs.field(
         factory=lambda: EffectiveConfiguration(end_of_turn_ms=0)
@@ -487,6 +571,9 @@ class Talking:
     sessions: SessionStore | None = None  # without one, `session` is the only one there is
     session_id: str | None = None
     owner: str = ""
+    per_minute: int | None = None  # requests allowed
+    places: TurnPlaces = attrs.field(factory=lambda: TurnPlaces(100))
+    observer: ConnectionObserver = NOBODY
     starts: bool = True  # with a `start_session`
     session: Session = attrs.field(init=False)
     conversation: Conversation = attrs.field(init=False)
@@ -496,17 +583,19 @@ class Talking:
         self.conversation = Conversation(
             self.device,  # type: ignore[arg-type]  # its messages are events
             EventDialect(),
-            Engines(
-                self.recognizers,
-                self.chat,
-                self.voice,
-                lambda _from, _to: IdentityResampler(),
-                self._make_tools,
+            fake_engines(
+                recognizers=self.recognizers,
+                chat_model=self.chat,
+                synthesizer=self.voice,
+                make_tools=self._make_tools,
+                music=MusicSource(self.library or FakeLibrary(), at_once),
             ),
             self,  # the store of sessions
             Effects(random.Random(0), trio.current_time),
-            self.deadlines,
-            self.owner,
+            deadlines=self.deadlines,
+            limits=Limits(RateLimits(self.per_minute).open(self.owner), self.places),
+            owner=self.owner,
+            observer=self.observer,
         )
         if self.starts:  # queued here: before anything a test says
             start = SessionStart(self.session_id, self.device.capabilities, self.device_tools)
@@ -520,8 +609,10 @@ class Talking:
         self.session = lease.session
         return lease
 
-    def _make_tools(self, _session: Session) -> ToolRegistry:
+    def _make_tools(self, _session: Session, music: MusicPlayer) -> ToolRegistry:
         registry = ToolRegistry()
+        if self.library:
+            registry.register(MusicTool(music))
         for each in self.tools:
             registry.register(each)
         return registry

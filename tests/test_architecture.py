@@ -69,11 +69,14 @@ TIERS = (
                 "effects",
                 "wire",
                 "observer",
+                "speech",
+                "music",
             ),
             *("", "codecs", "conversation", "dialects", "engines", "server", "services"),
             *("services.asr", "services.tts", "services.llm", "sessions", "telemetry", "tools"),
             *("*.base", "dialects.*", "services.*.protocol"),
             *("commands", "*.commands", "engines.segmenter", "engines.embedded_phrases"),
+            *("engines.openai_request", "engines.openai_stream", "engines.upstreams"),
             *(
                 "conversation.floor",
                 "conversation.actions",
@@ -81,7 +84,8 @@ TIERS = (
                 "conversation.playout",
             ),
             *("conversation.mixer", "conversation.sentences", "conversation.heard"),
-            *("conversation.items", "conversation.echo"),
+            *("conversation.items", "conversation.echo", "conversation.limits"),
+            *("conversation.floor_states", "conversation.phrases"),
         ),
         imports={"pure"},
         foreign=DATA,
@@ -111,8 +115,8 @@ TIERS = (
     Tier("client", ("client", "client.*"), imports={"pure", "client"}, foreign=EVERYTHING),
     Tier(
         "app",
-        ("app",),
-        imports={"pure", "adapter", "conversation", "server", "config", "client"},
+        ("app", "app.*"),
+        imports={"pure", "adapter", "conversation", "server", "config", "client", "app"},
         foreign=EVERYTHING,
     ),
     Tier(
@@ -132,8 +136,22 @@ SIBLINGS = ("codecs", "dialects", "engines", "services", "sessions", "telemetry"
 # (module, its part) -> why these two are one thing in two files.
 PARTS = {
     ("dialects.listenai", "dialects.messages"): "the ListenAI dialect's incoming messages",
+    ("codecs.music_files", "codecs.tune"): "what is played where there are no files",
+    ("engines.openai_chat", "engines.openai_http"): "its HTTP answers and their deadlines",
+    ("engines.openai_chat", "engines.openai_request"): "what is asked",
+    ("engines.openai_chat", "engines.openai_stream"): "what is answered",
+    ("engines.openai_chat", "engines.upstreams"): "which server is asked",
+    ("engines.openai_stream", "engines.openai_request"): "names of tools, there and back",
     ("engines.recognizer", "engines.segmenter"): "the recognizer's segmentation, without waiting",
     ("engines.embedded_chat", "engines.embedded_phrases"): "what the embedded chat model says",
+    ("telemetry.events_log", "telemetry.logs"): "fields that every line of a turn has",
+    ("telemetry.metrics", "telemetry.counting"): "what is counted of conversations",
+    ("tools.functions", "tools.type_hints"): "a function's arguments as a JSON Schema",
+    ("tools.mcp", "tools.mcp_connection"): "one server: connected, lost, connected again",
+    ("tools.mcp", "tools.mcp_servers"): "the servers' JSON file",
+    ("tools.mcp_connection", "tools.mcp_servers"): "how to reach a server",
+    ("tools.validation", "tools.complaints"): "what is wrong with arguments, in words",
+    ("tools.validation", "tools.patterns"): "regular expressions that cannot run away",
     ("engines.sphinx", "engines.sphinx_library"): "PocketSphinx's C API, without tasks",
     ("engines.sphinx", "engines.sphinx_agreement"): "which of its two decoders to believe",
     ("engines.sphinx_library", "engines.sphinx_agreement"): "the decoders' words are its input",
@@ -142,6 +160,8 @@ PARTS = {
 # module -> (packages beside trio, why one is not enough)
 FOREIGN_TOGETHER = {
     "engines.espeak": ({"espeakng_loader", "soxr"}, "22 050 Hz is resampled where it is made"),
+    "tools.mcp_connection": ({"mcp", "httpx2"}, "headers are set on the SDK's own HTTP client"),
+    "tools.validation": ({"jsonschema", "referencing"}, "its $ref, told to fetch nothing"),
     "engines.funasr": ({"funasr", "torch"}, "its only input in memory is a torch tensor"),
 }
 

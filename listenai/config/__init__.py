@@ -1,5 +1,5 @@
 """Settings from options, the environment and `.env`, under the names of spec 000."""
 
-from listenai.config.variables import DEFAULT_VOICE_ID, Config, Loaded, load
+from listenai.config.variables import DEFAULT_LLM_MODEL, DEFAULT_VOICE_ID, Config, Loaded, load
 
-__all__ = ["DEFAULT_VOICE_ID", "Config", "Loaded", "load"]
+__all__ = ["DEFAULT_LLM_MODEL", "DEFAULT_VOICE_ID", "Config", "Loaded", "load"]

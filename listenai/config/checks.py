@@ -126,6 +126,26 @@ def url(*schemes: str, or_empty: str) -> Check:
     return Check(f"a URL that begins with {starts}, or empty: {or_empty}", read)
 
 
+def urls(*schemes: str, or_empty: str) -> Check:
+    """Several URLs as in `url`, with commas between them; "" is none."""
+    one = url(*schemes, or_empty=or_empty)
+
+    def read(given: str) -> tuple[str, ...]:
+        return tuple(one.read(part) for part in given.split(",") if part.strip())
+
+    return Check(f"{one.allowed}; several with commas between them", read)
+
+
+def words(meaning: str, *, or_empty: str) -> Check:
+    """Texts with commas between them; "" is none."""
+
+    def read(given: str) -> tuple[str, ...]:
+        given.encode()  # as in `text`
+        return tuple(part.strip() for part in given.split(",") if part.strip())
+
+    return Check(f"{meaning} with commas between them, or empty: {or_empty}", read)
+
+
 def address() -> Check:
     """An IP address."""
     return Check("an IP address", lambda given: str(ipaddress.ip_address(given.strip())))

@@ -38,5 +38,5 @@ def shown(variable: str, value: Any) -> str:
         case float():
             return f"{value:.10g}"
         case tuple():
-            return ",".join(map(str, value))
+            return ",".join(masked(variable, str(part)) for part in value)
     return masked(variable, str(value))

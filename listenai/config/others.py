@@ -59,7 +59,6 @@ OTHER_VARIABLES: tuple[OtherVariable, ...] = (
     _none("STREAM_MAX_PENDING_PHRASES", "001", "text is at most one sentence ahead of speech"),
     _same("GROQ_API_KEY", "002", "LLM_API_KEY"),
     _none("VOSK_MODEL_PATH", "002", "there is no Vosk; PocketSphinx brings its own model"),
-    _none("API_KEYS", "002", "no key is asked for yet: WHOEVER REACHES THE PORT MAY CONNECT"),
     _same("SERVER_HOST", "002", "CLOUD_HOST"),
     _same("SERVER_PORT", "002", "CLOUD_PORT"),
     _same("PORT", "004", "CLOUD_PORT"),
@@ -74,7 +73,6 @@ OTHER_VARIABLES: tuple[OtherVariable, ...] = (
     _none("REDIS_PASSWORD", "004", _NO_REDIS),
     _none("REDIS_DB", "004", _NO_REDIS),
     _none("JWT_SECRET", "004", _NO_NINJA),
-    _none("ALLOWED_ORIGINS", "004", "not checked yet: PAGES OF EVERY ORIGIN MAY CONNECT"),
     _none("AUDIO_CHUNK_SIZE", "004", "audio messages may have any size"),
     _none("MAX_AUDIO_DURATION", "004", _NO_NINJA),
     _none(
@@ -84,7 +82,7 @@ OTHER_VARIABLES: tuple[OtherVariable, ...] = (
     ),
     _same("MAX_CONCURRENT_PROCESSING", "004", "CLOUD_MAX_CONCURRENT"),
     _none("RATE_LIMIT_WINDOW", "004", "the window is a minute; see CLOUD_RATE_LIMIT_PER_MINUTE"),
-    _none("RATE_LIMIT_MAX_REQUESTS", "004", "see CLOUD_RATE_LIMIT_PER_MINUTE, and not yet either"),
-    _none("RATE_LIMIT_MAX_CONNECTIONS", "004", "connections are counted together, not by client"),
+    _none("RATE_LIMIT_MAX_REQUESTS", "004", "see CLOUD_RATE_LIMIT_PER_MINUTE"),
+    _none("RATE_LIMIT_MAX_CONNECTIONS", "004", "see CLOUD_MAX_CONNECTIONS_PER_IP"),
     _same("LOG_LEVEL", "004", "CLOUD_LOG_LEVEL"),
 )

@@ -19,18 +19,19 @@ from listenai.config.checks import (
     switch,
     text,
     url,
+    urls,
     whole,
+    words,
 )
 from listenai.config.loading import EffectiveSetting, Setting, read_settings
 from listenai.config.masking import shown
 from listenai.sessions.base import MAX_SESSIONS
 
+DEFAULT_LLM_MODEL = "gpt-3.5-turbo"
 DEFAULT_VOICE_ID = "doubao-通用女声"
 
 _EMBEDDED = "the embedded engine is used, in this process"
 _AUTOMATIC = "chosen automatically"
-_NO_MCP_SERVER = "there is no MCP endpoint yet"
-_NO_LIMIT = "requests are not limited yet"
 _ONE_FORMAT = "the only one that works yet"
 
 
@@ -71,8 +72,19 @@ class Config:
         "CLOUD_MAX_CONCURRENT",
         50,
         whole(1, 10**6),
-        "replies at a time",
-        "only connections are limited yet",
+        "replies at a time; more wait in a fair queue",
+    )
+    max_connections_per_ip: int = _setting(
+        "CLOUD_MAX_CONNECTIONS_PER_IP",
+        0,
+        whole(0, 10**6),
+        "connections of one address (IPv6: /64); 0: not limited",
+    )
+    trusted_proxies: tuple[str, ...] = _setting(
+        "CLOUD_TRUSTED_PROXIES",
+        (),
+        words("addresses or networks", or_empty="none"),
+        "proxies whose X-Forwarded-For is believed",
     )
     interaction_timeout: float = _setting(
         "CLOUD_INTERACTION_TIMEOUT", 600.0, number(1, 86400), "seconds that a turn may take"
@@ -87,19 +99,51 @@ class Config:
         "sessions kept; the longest unused one makes room",
     )
     drain_timeout: float = _setting(
-        "CLOUD_DRAIN_TIMEOUT", 20.0, number(0, 3600), "seconds for replies to end after Ctrl-C"
+        "CLOUD_DRAIN_TIMEOUT", 20.0, number(0, 3600), "seconds for replies to end after SIGTERM"
     )
     rate_limit_enabled: bool = _setting(
-        "CLOUD_RATE_LIMIT_ENABLED", True, switch(), "whether requests are limited", _NO_LIMIT
+        "CLOUD_RATE_LIMIT_ENABLED", True, switch(), "whether requests are limited"
     )
     rate_limit_per_minute: int = _setting(
-        "CLOUD_RATE_LIMIT_PER_MINUTE", 60, whole(1, 10**6), "requests a minute", _NO_LIMIT
+        "CLOUD_RATE_LIMIT_PER_MINUTE",
+        60,
+        whole(1, 10**6),
+        "turns and control messages a minute, of a key or else of a connection",
     )
     log_level: str = _setting(
         "CLOUD_LOG_LEVEL", "INFO", choice("DEBUG", "INFO", "WARNING", "ERROR"), "what is logged"
     )
     log_format: str = _setting(
         "CLOUD_LOG_FORMAT", "json", choice("json", "text"), "how it is logged, on standard error"
+    )
+
+    # Security.
+    api_keys: str = _setting(
+        "API_KEYS",
+        "",
+        text(or_empty="everyone may connect"),
+        "keys that devices need, with commas between them; name:key names the owner",
+    )
+    api_keys_file: str = _setting(
+        "API_KEYS_FILE", "", text(or_empty="none"), "file with such keys, one a line"
+    )
+    allowed_origins: tuple[str, ...] = _setting(
+        "ALLOWED_ORIGINS",
+        (),
+        words("origins like https://example.org, or *,", or_empty="pages of this server only"),
+        "web pages that may connect",
+    )
+    tls_cert_file: str = _setting(
+        "TLS_CERT_FILE", "", text(or_empty="no TLS"), "certificate chain, PEM: https and wss"
+    )
+    tls_key_file: str = _setting(
+        "TLS_KEY_FILE", "", text(or_empty="no TLS"), "its private key, PEM"
+    )
+    tracing_url: str = _setting(
+        "TRACING_URL",
+        "",
+        url("http", "https", or_empty="no traces"),
+        "OpenTelemetry collector, like http://localhost:4318/v1/traces",
     )
 
     # Speech recognition.
@@ -143,20 +187,28 @@ class Config:
     )
 
     # The language model.
-    llm_base_url: str = _setting(
-        "LLM_BASE_URL",
-        "",
-        url("http", "https", or_empty=_AUTOMATIC),
-        "OpenAI-compatible language model",
-        _EMBEDDED,
+    llm_engine: str = _setting(
+        "LLM_ENGINE",
+        "auto",
+        choice("auto", "openai", "embedded"),
+        "auto: LLM_BASE_URL, else an Ollama on this machine, else the embedded assistant",
     )
-    llm_model: str = _setting("LLM_MODEL", "gpt-3.5-turbo", text(), "its model", _EMBEDDED)
-    llm_api_key: str = _setting("LLM_API_KEY", "", text(or_empty="none"), "its key", _EMBEDDED)
+    llm_base_url: tuple[str, ...] = _setting(
+        "LLM_BASE_URL",
+        (),
+        urls("http", "https", or_empty=_AUTOMATIC),
+        "OpenAI-compatible servers, the next one where one fails",
+    )
+    llm_model: str = _setting("LLM_MODEL", DEFAULT_LLM_MODEL, text(), "their model")
+    llm_api_key: str = _setting("LLM_API_KEY", "", text(or_empty="none"), "their key")
     llm_timeout: float = _setting(
-        "LLM_TIMEOUT", 120.0, number(0.1, 3600), "seconds to wait for it", _EMBEDDED
+        "LLM_TIMEOUT", 120.0, number(0.1, 3600), "seconds that a reply of theirs may take"
+    )
+    llm_token_timeout: float = _setting(
+        "LLM_TOKEN_TIMEOUT", 30.0, number(0.1, 3600), "seconds between two tokens, at most"
     )
     temperature: float = _setting(
-        "LLM_TEMPERATURE", 0.7, number(0, 2), "randomness of replies", "the embedded one has none"
+        "LLM_TEMPERATURE", 0.7, number(0, 2), "randomness of replies; the embedded one has none"
     )
     max_tokens: int = _setting(
         "LLM_MAX_TOKENS", 2048, whole(1, 10**6), "longest reply; words of the embedded engine"
@@ -179,16 +231,47 @@ class Config:
     # Tools.
     mcp_enabled: bool = _setting("MCP_ENABLED", True, switch(), "whether the assistant has tools")
     mcp_server_name: str = _setting(
-        "MCP_SERVER_NAME", "arcs-mini-mcp-server", text(), "our name to MCP clients", _NO_MCP_SERVER
+        "MCP_SERVER_NAME", "arcs-mini-mcp-server", text(), "our name to MCP clients, at /mcp"
     )
     mcp_server_version: str = _setting(
-        "MCP_SERVER_VERSION", "1.0.0", text(), "our version to MCP clients", _NO_MCP_SERVER
+        "MCP_SERVER_VERSION", "1.0.0", text(), "our version to MCP clients"
     )
     mcp_protocol_version: str = _setting(
-        "MCP_PROTOCOL_VERSION", "2024-11-05", date(), "version of MCP", _NO_MCP_SERVER
+        "MCP_PROTOCOL_VERSION",
+        "2024-11-05",
+        date(),
+        "oldest version of MCP; a client and we agree on the newest both know",
+        "every version from 2024-11-05 on is spoken",
     )
     mcp_instructions: str = _setting(
-        "MCP_INSTRUCTIONS", "", text(or_empty="none"), "what MCP clients are told", _NO_MCP_SERVER
+        "MCP_INSTRUCTIONS", "", text(or_empty="none"), "what MCP clients are told"
+    )
+    mcp_servers_file: str = _setting(
+        "MCP_SERVERS_FILE",
+        "",
+        text(or_empty="none"),
+        'JSON file with "mcpServers" that lend their tools',
+    )
+    tool_filler: float = _setting(
+        "TOOL_FILLER_SECONDS",
+        2.0,
+        number(0, 60),
+        "seconds of silence while tools run, before the user is asked for patience; 0: never",
+    )
+    music_dir: str = _setting(
+        "MUSIC_DIR", "", text(or_empty="one tune of our own"), "folder of music files"
+    )
+    weather_geocoding_url: str = _setting(
+        "WEATHER_GEOCODING_URL",
+        "",
+        url("http", "https", or_empty="Open-Meteo"),
+        "where cities are found, in the way of Open-Meteo",
+    )
+    weather_forecast_url: str = _setting(
+        "WEATHER_FORECAST_URL",
+        "",
+        url("http", "https", or_empty="Open-Meteo"),
+        "where the weather comes from, in the way of Open-Meteo",
     )
 
     # Audio from devices.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import attrs
 
+from listenai.engines.base import ToolCall
 from listenai.events import Notice, State
 
 
@@ -25,7 +26,17 @@ class UserTyped:
     at: float
 
 
-Cause = UserSaid | UserTyped
+@attrs.frozen
+class ToolFinished:
+    """A turn's cause: a background tool is done, and the user is to be told."""
+
+    call: ToolCall
+    ok: bool
+    content: str  # JSON
+    at: float
+
+
+Cause = UserSaid | UserTyped | ToolFinished
 
 
 @attrs.frozen

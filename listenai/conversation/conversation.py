@@ -20,11 +20,14 @@ import trio
 
 from listenai.conversation.device_tools import DeviceTools
 from listenai.conversation.dialogue import Dialogue, Engines
+from listenai.conversation.limits import Kind, measure
 from listenai.conversation.outbox import Outbox
+from listenai.conversation.replying import Limits
 from listenai.dialects.base import Dialect
 from listenai.effects import Effects
 from listenai.errors import DeviceStalled, ErrorCode, ProtocolError
 from listenai.events import (
+    AudioReceived,
     ErrorReported,
     Notice,
     PingReceived,
@@ -35,6 +38,7 @@ from listenai.events import (
     State,
     StatusChanged,
 )
+from listenai.observer import NOBODY, ConnectionObserver, SessionOpened
 from listenai.sessions.base import Lease, LeaseLost, SessionStore
 from listenai.wire import DeviceGone, Message, Wire
 
@@ -43,11 +47,6 @@ _log = logging.getLogger(__name__)
 # Saving and releasing a session, in seconds: less than a newer connection waits for it.
 LET_GO_SECONDS = 1.0
 
-_OUR_FAILURES = {
-    *(ErrorCode.ASR_ERROR, ErrorCode.LLM_ERROR, ErrorCode.TTS_ERROR),
-    *(ErrorCode.TIMEOUT, ErrorCode.INTERNAL_ERROR),
-}
-
 
 @attrs.frozen
 class Deadlines:
@@ -55,6 +54,7 @@ class Deadlines:
 
     turn: float = 600.0  # spec 000: CLOUD_INTERACTION_TIMEOUT
     stall: float = 5.0  # one message not taken by the device
+    filler: float = 2.0  # of silence while tools run, before a line is said; 0: none is
     ping_interval: float = 30.0  # spec 000: CLOUD_PING_INTERVAL
     ping_timeout: float = 300.0  # spec 000: CLOUD_PING_TIMEOUT
 
@@ -67,6 +67,11 @@ class Goodbye:
     reason: str = ""
 
 
+GOING_AWAY = Goodbye(1001, "the server is going away")
+# Nobody is left to read it; observers are told.
+LEFT = Goodbye(1006, "the device left")
+
+
 class Conversation:
     """One connection.  `run` is its whole life."""
 
@@ -77,12 +82,16 @@ class Conversation:
         engines: Engines,
         sessions: SessionStore,
         effects: Effects,
+        *,
         deadlines: Deadlines,
+        limits: Limits,
         owner: str = "",  # who is at the other end; nobody we know
+        observer: ConnectionObserver = NOBODY,
     ) -> None:
         self._wire, self._dialect = wire, dialect
         self._engines, self._sessions = engines, sessions
         self._effects, self._deadlines, self._owner = effects, deadlines, owner
+        self._limits, self._observer = limits, observer
         self._outbox = Outbox()
         self._dialogue: Dialogue | None = None
         self._lease: Lease | None = None
@@ -97,6 +106,15 @@ class Conversation:
 
         draining: when set, the reply in progress is finished and the device is told goodbye.
         """
+        try:
+            await self._converse(draining)
+        except trio.Cancelled:
+            self._say_goodbye(GOING_AWAY)
+            raise
+        finally:
+            self._observer.closed(self._goodbye.code, self._goodbye.reason)
+
+    async def _converse(self, draining: trio.Event) -> None:
         failure: BaseExceptionGroup[Exception] | None = None
         try:
             async with trio.open_nursery() as self._outer:
@@ -117,6 +135,7 @@ class Conversation:
                 self._outbox.close()
         except* DeviceGone:
             _log.debug("device_left")
+            self._say_goodbye(LEFT)
         except* DeviceStalled as group:
             _log.warning("device_stalled: %s", group.exceptions[0])
             self._say_goodbye(Goodbye(1008, "the device does not read"))
@@ -129,7 +148,9 @@ class Conversation:
     async def _read(self) -> None:
         """Takes messages until the inner nursery is cancelled; holds none while it waits."""
         while True:
-            await self._take(await self._wire.receive())
+            message = await self._wire.receive()
+            self._observer.received(len(message))
+            await self._take(message)
 
     async def _take(self, message: Message) -> None:
         deadline = self._dialect.next_deadline()
@@ -142,6 +163,10 @@ class Conversation:
             self._outbox.gate_changed()  # the writer waits for the dialect's deadline too
 
     async def _handle(self, request: Request) -> None:
+        if not isinstance(request, AudioReceived):  # too many of them, and `received` is told
+            self._observer.observe(request, trio.current_time())
+        if await self._is_too_much(request):
+            return
         match request:
             case PingReceived(id=ping_id):
                 self._outbox.post(PongSent(ping_id))
@@ -155,13 +180,31 @@ class Conversation:
                 dialogue = self._dialogue or await self._begin(SessionStart())  # as if asked for
                 await dialogue.handle(request)
 
+    async def _is_too_much(self, request: Request) -> bool:
+        """Whether a limit refuses the request, which the device is told; audio waits instead."""
+        kind, amount = measure(request)
+        rate = self._limits.rate
+        while (seconds := rate.take(kind, trio.current_time(), amount)) is not None:
+            if kind is not Kind.AUDIO:
+                self._outbox.post(rate.error(kind, seconds))
+                return True
+            await trio.sleep(seconds)
+        return False
+
     async def _begin(self, request: SessionStart) -> Dialogue:
         """Opens the session and starts talking; a connection does so once."""
         if self._dialogue:
             message = f"this connection has the session {self._dialogue.session.id!r} already"
             raise ProtocolError(ErrorCode.SESSION_ERROR, message)
+        for schema in request.device_tools:
+            try:
+                self._engines.checker.check_schema(schema)
+            except ValueError as error:
+                message = f"start_session.device_tools: {schema.name!r}: {error}"
+                raise ProtocolError(ErrorCode.INVALID_MESSAGE, message) from error
         lease = await self._claim(request.session_id)
         session = lease.session
+        self._observer.observe(SessionOpened(session.id, lease.restored), trio.current_time())
         self._dialogue = dialogue = Dialogue(
             self._engines,
             self._dialect.profile,
@@ -171,7 +214,10 @@ class Conversation:
             self._outbox,
             self._effects,
             turn_seconds=self._deadlines.turn,
+            filler_seconds=self._deadlines.filler,
             changed=self._note_change,
+            limits=self._limits,
+            observe=self._observer.observe,
         )
         self._outbox.post(
             StatusChanged(
@@ -251,25 +297,17 @@ class Conversation:
                 event: Notice | None = None
                 with trio.move_on_at(self._dialect.next_deadline()):
                     event = await self._outbox.take()
-                if isinstance(event, ErrorReported):
-                    self._log_error(event)
                 # No checkpoint from here to `wire.send`: a hold cannot come between.
                 now = trio.current_time()
+                if event:
+                    self._observer.observe(event, now)
                 due = self._dialect.send(event, now) if event else self._dialect.expire(now)
                 for message in due:
+                    self._observer.sent(len(message))
                     with trio.move_on_after(self._deadlines.stall) as stall:
                         await self._wire.send(message)
                     if stall.cancelled_caught:
                         raise DeviceStalled(f"no message taken for {self._deadlines.stall:g} s")
-
-    def _log_error(self, error: ErrorReported) -> None:
-        """Failures on our side in full; of a device's mistakes the code, texts may quote it."""
-        session = self._dialogue.session.id if self._dialogue else None
-        place = f"error_reported code={error.code} session={session} turn={error.turn_id}"
-        if error.code in _OUR_FAILURES:
-            _log.warning("%s: %s", place, error.message)
-        else:
-            _log.info("%s", place)
 
     async def _ping(self) -> None:
         while True:
@@ -284,7 +322,7 @@ class Conversation:
         await draining.wait()
         if self._dialogue:
             await self._dialogue.drain()
-        self._say_goodbye(Goodbye(1001, "the server is going away"))
+        self._say_goodbye(GOING_AWAY)
         self._inner.cancel_scope.cancel()
 
     # --- the end ---------------------------------------------------------------------------

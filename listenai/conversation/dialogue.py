@@ -21,14 +21,18 @@ from listenai.conversation.actions import (
     ReleaseTurn,
     Show,
     Tell,
+    ToolFinished,
 )
+from listenai.conversation.background_tools import BackgroundTools
 from listenai.conversation.device_tools import DeviceTools
 from listenai.conversation.floor import Floor
 from listenai.conversation.listening import Listening
-from listenai.conversation.outbox import Outbox
-from listenai.conversation.replying import MAX_WAITING_TURNS, Replying
+from listenai.conversation.music_player import MusicPlayer, MusicSource
+from listenai.conversation.outbox import Gate, Outbox
+from listenai.conversation.replying import MAX_WAITING_TURNS, Limits, Replying
 from listenai.conversation.speaking import MakeResampler, Speaking
 from listenai.conversation.thinking import Thinking
+from listenai.conversation.tool_calls import ToolCalls
 from listenai.conversation.turn import Turn
 from listenai.device import Capabilities, DeviceProfile, Echo
 from listenai.effects import Effects
@@ -39,7 +43,6 @@ from listenai.events import (
     DeviceToolReturned,
     InterruptPressed,
     PlaybackReported,
-    SpeechEvent,
     SpeechFinished,
     State,
     StatisticsAsked,
@@ -47,14 +50,19 @@ from listenai.events import (
     StatusChanged,
     TextTyped,
 )
+from listenai.observer import Fact, TurnLeft, TurnOutcome
 from listenai.sessions.base import Session
 from listenai.settings import Configuration, EffectiveConfiguration, Offer
-from listenai.tools.base import ToolRegistry
+from listenai.speech import SpeechEvent
+from listenai.tools.base import ArgumentChecker, ToolRegistry
 
 # Speech frames before a reply is held, of the last so many: few where the device
 # cancels its echo, many where our own voice may come back.
 SUSPICION = (3, 4)
 SUSPICION_WITH_ECHO = (8, 10)
+
+# Results waiting to be told; nobody listens to more, and the history has them all.
+MAX_ANNOUNCEMENTS = 8
 
 DialogueRequest = (
     AudioReceived
@@ -76,7 +84,10 @@ class Engines:
     chat_model: ChatModel
     synthesizer: Synthesizer
     make_resampler: MakeResampler
-    make_tools: Callable[[Session], ToolRegistry]
+    make_tools: Callable[[Session, MusicPlayer], ToolRegistry]
+    checker: ArgumentChecker
+    music: MusicSource
+    server_tools: ToolRegistry = attrs.field(factory=ToolRegistry)  # in no conversation's name
 
 
 class Dialogue:
@@ -93,30 +104,46 @@ class Dialogue:
         effects: Effects,
         *,
         turn_seconds: float,
+        filler_seconds: float,
         changed: Callable[[], None],
+        limits: Limits,
+        observe: Callable[[Fact, float], None],
     ) -> None:
-        self.session, self._changed = session, changed
+        self.session, self._changed, self._observe = session, changed, observe
         self._segments_before = session.last_segment_id
         self._engines, self._profile, self._effects = engines, profile, effects
         self._capabilities, self._device_tools, self._outbox = capabilities, device_tools, outbox
-        self._tools = engines.make_tools(session)
+        lead_seconds = profile.lead(capabilities)
+        self._music = MusicPlayer(
+            engines.music, outbox, session, capabilities, lead_seconds, profile.chunk_seconds
+        )
+        self._tools = engines.make_tools(session, self._music)
+        self._background = BackgroundTools(outbox, session, effects, self._announce)
         self._listening = Listening(engines.recognizers, self._hear, self._key_released)
         self._replying = Replying(
             Thinking(
                 engines.chat_model,
-                self._tools,
-                device_tools,
+                ToolCalls(
+                    self._tools,
+                    device_tools,
+                    engines.checker,
+                    self._background,
+                    outbox,
+                    session,
+                    effects,
+                    filler_seconds,
+                ),
                 outbox,
                 session,
                 profile,
-                effects,
             ),
             Speaking(
                 engines.synthesizer,
                 engines.make_resampler,
+                self._music,
                 outbox,
                 session,
-                profile.lead(capabilities),
+                lead_seconds,
                 profile.chunk_seconds,
                 self._show,
             ),
@@ -125,8 +152,10 @@ class Dialogue:
             capabilities,
             effects,
             turn_seconds,
+            limits,
             self._show,
             self._turn_left,
+            observe,
         )
         self.floor = Floor(
             last_turn_id=session.last_turn_id,
@@ -140,7 +169,9 @@ class Dialogue:
         """Talks until cancelled."""
         cancelled = self._capabilities.echo is Echo.CANCELLED
         async with trio.open_nursery() as nursery:
+            await nursery.start(self._background.run)
             nursery.start_soon(self._expire_floor)
+            nursery.start_soon(self._music.run)
             nursery.start_soon(self._replying.run)
             await self._listening.run(
                 suspicion=SUSPICION if cancelled else SUSPICION_WITH_ECHO,
@@ -156,6 +187,8 @@ class Dialogue:
     def close(self) -> None:
         """After `run`: what was heard but never answered goes into the history."""
         self._replying.commit_waiting()
+        for finished in self.floor.announcements:
+            self._background.keep(finished)
 
     # --- requests --------------------------------------------------------------------------
 
@@ -220,13 +253,31 @@ class Dialogue:
         # An ear counts its segments from 1, a session goes on.
         numbered = attrs.evolve(event, segment_id=self._segments_before + event.segment_id)
         self.session.last_segment_id = numbered.segment_id
+        self._observe(numbered, trio.current_time())
         self._apply(self.floor.handle(numbered, trio.current_time()))
 
     def _key_released(self) -> None:
         self._apply(self.floor.handle(SpeechFinished(), trio.current_time()))
 
+    def _announce(self, finished: ToolFinished) -> None:
+        if len(self.floor.announcements) < MAX_ANNOUNCEMENTS:
+            self._apply(self.floor.announce(finished, trio.current_time()))
+        else:
+            self._background.keep(finished)
+
     def _turn_left(self, turn: Turn) -> None:
         self._changed()
+        outcome = TurnOutcome.INTERRUPTED if turn.gate is Gate.SHUT else turn.outcome
+        usage = turn.usage
+        self._observe(
+            TurnLeft(
+                turn.id,
+                outcome,
+                usage.prompt_tokens if usage else None,
+                usage.completion_tokens if usage else None,
+            ),
+            trio.current_time(),
+        )
         with suppress(DeviceStalled):  # it may be the very end of a stalled connection
             self._apply(self.floor.turn_left(turn.id, trio.current_time()))
 
@@ -239,9 +290,11 @@ class Dialogue:
 
     def _apply(self, actions: Iterable[Action]) -> None:
         for action in actions:
+            if isinstance(action, Tell):  # observed when it is sent
+                self._outbox.post(action.notice)
+                continue
+            self._observe(action, trio.current_time())
             match action:
-                case Tell(notice=notice):
-                    self._outbox.post(notice)
                 case Show(state=state):
                     self._show(state)
                 case BeginTurn():
@@ -254,6 +307,7 @@ class Dialogue:
                     self._replying.interrupt()
                 case CommitUtterance():
                     self._listening.commit()
+        self._music.set_alone(self.floor.quiet)
         self._floor_changed.set()
         self._floor_changed = trio.Event()
 

@@ -2,10 +2,7 @@
 
 One plain object is told every event and answers with actions; it never waits,
 so nothing can come between a decision and its effects.  Two machines run side
-by side.  The *reply*: none, running, held (the user may be speaking: nothing of
-it is sent), leaving (interrupted: nothing of it is ever sent again).  The
-*user*: silent, speaking, awaited (the segment is over, its text is not yet
-known), pausing (the text is known, the end-of-turn delay runs).
+by side, the reply and the user (`floor_states`).
 
 A hold ends in a release (false alarm) or an interruption, which is confirmed by
 a word, by speech that still goes on after HOLD_SECONDS, or by the button.  A reply
@@ -17,7 +14,6 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from enum import Enum, auto
 
 import attrs
 
@@ -26,79 +22,36 @@ from listenai.conversation.actions import (
     BeginTurn,
     Cause,
     CommitUtterance,
-    HoldTurn,
-    InterruptTurn,
-    ReleaseTurn,
     Show,
     Tell,
+    ToolFinished,
     UserSaid,
     UserTyped,
 )
 from listenai.conversation.endpointing import Endpointer, is_backchannel
+from listenai.conversation.floor_states import CHANGES, Change, Reply, User
 from listenai.errors import ErrorCode
 from listenai.events import (
     ErrorReported,
-    FinalTranscript,
     InterruptPressed,
+    SpeechFinished,
+    State,
+    TextTyped,
+    UserTranscript,
+)
+from listenai.speech import (
+    FinalTranscript,
     PartialTranscript,
     SpeechEnded,
     SpeechEvent,
-    SpeechFinished,
     SpeechStarted,
     SpeechSuspected,
-    State,
-    TextTyped,
+    TranscriptionDelayed,
     TranscriptionFailed,
-    UserTranscript,
 )
 
 HOLD_SECONDS = 1.5  # a held reply waits this long for confirmation
 NEVER = float("inf")
-
-
-# --- the two machines ----------------------------------------------------------------------
-
-
-class Reply(Enum):
-    """What the latest turn is doing with the floor."""
-
-    NONE = auto()
-    RUNNING = auto()
-    HELD = auto()
-    LEAVING = auto()
-
-
-class User(Enum):
-    """What the user is doing."""
-
-    SILENT = auto()
-    SPEAKING = auto()
-    AWAITED = auto()
-    PAUSING = auto()
-
-
-class Change(Enum):
-    """What happens to a reply."""
-
-    BEGIN = auto()
-    SUSPECT = auto()
-    FALSE_ALARM = auto()
-    CONFIRM = auto()
-    LEAVE = auto()
-
-
-# What is not in the table changes nothing.
-_REPLY: dict[tuple[Reply, Change], tuple[Reply, Action | None]] = {
-    (Reply.NONE, Change.BEGIN): (Reply.RUNNING, None),
-    (Reply.LEAVING, Change.BEGIN): (Reply.RUNNING, None),  # queued behind one being left
-    (Reply.RUNNING, Change.SUSPECT): (Reply.HELD, HoldTurn()),
-    (Reply.RUNNING, Change.CONFIRM): (Reply.LEAVING, InterruptTurn()),
-    (Reply.HELD, Change.FALSE_ALARM): (Reply.RUNNING, ReleaseTurn()),
-    (Reply.HELD, Change.CONFIRM): (Reply.LEAVING, InterruptTurn()),
-    (Reply.RUNNING, Change.LEAVE): (Reply.NONE, None),
-    (Reply.HELD, Change.LEAVE): (Reply.NONE, None),
-    (Reply.LEAVING, Change.LEAVE): (Reply.NONE, None),
-}
 
 
 @attrs.define
@@ -131,6 +84,7 @@ class Floor:
     _suspected: bool = False
     _awaited_segment: int | None = None  # the last one whose text is not yet known
     _finish_now: bool = False  # push-to-talk was let go: no end-of-turn delay
+    announcements: deque[ToolFinished] = attrs.field(factory=deque)  # until the floor is free
     _typed_waiting: deque[UserTyped] = attrs.field(factory=deque)
     _waiting_turns: int = 0
     _hold_deadline: float = NEVER
@@ -154,6 +108,8 @@ class Floor:
                 self._final(event, now)
             case TranscriptionFailed():
                 self._failed(event, now)
+            case TranscriptionDelayed():
+                self._delayed(event)
             case SpeechFinished():
                 self._key_released(now)
             case TextTyped(text=text):
@@ -161,12 +117,22 @@ class Floor:
             case InterruptPressed():
                 self._change(Change.CONFIRM)
                 self._begin_waiting(now)
-        return self._take_actions()
+        return self._decide(now)
+
+    def announce(self, finished: ToolFinished, now: float) -> list[Action]:
+        """The user is to be told of this as soon as nobody speaks."""
+        self.announcements.append(finished)
+        return self._decide(now)
 
     @property
     def busy(self) -> bool:
         """Whether a turn was begun and not yet left."""
         return self._waiting_turns > 0
+
+    @property
+    def quiet(self) -> bool:
+        """Whether nobody speaks, or is about to."""
+        return not self.busy and (self.user is User.SILENT or self._is_clicking())
 
     def set_interruptible(self, value: bool) -> list[Action]:
         """From now on speech may, or may not, take the floor from a reply."""
@@ -182,7 +148,7 @@ class Floor:
             self._change(Change.LEAVE)
             self._actions.append(Show(State.HEARING if self._is_speaking() else State.LISTENING))
             self._begin_waiting(now)
-        return self._take_actions()
+        return self._decide(now)
 
     def next_deadline(self) -> float:
         """When `expire` wants to be called."""
@@ -193,7 +159,7 @@ class Floor:
         if now >= self._hold_ends_at():
             self._change(Change.CONFIRM if self._is_speaking() else Change.FALSE_ALARM)
         self._commit_if_due(now)
-        return self._take_actions()
+        return self._decide(now)
 
     def _hold_ends_at(self) -> float:
         """When speech that goes on, or silence, decides; a transcript on its way decides first."""
@@ -262,6 +228,12 @@ class Floor:
         self._actions.append(Tell(ErrorReported(event.code, event.message)))
         self._final(FinalTranscript(event.segment_id, self._draft.text, self._draft.complete), now)
 
+    def _delayed(self, event: TranscriptionDelayed) -> None:
+        """Its words come later, if at all: a reply does not wait for them."""
+        self._actions.append(Tell(ErrorReported(event.code, event.message)))
+        if not self._is_speaking():
+            self._change(Change.FALSE_ALARM)
+
     def _key_released(self, now: float) -> None:
         if self.user is User.PAUSING:
             self._turn_deadline = now
@@ -285,6 +257,10 @@ class Floor:
     def _is_speaking(self) -> bool:
         """Whether somebody speaks, rather than that something clicked."""
         return self.user is User.SPEAKING and self._suspected
+
+    def _is_clicking(self) -> bool:
+        """Whether what is heard may be nothing."""
+        return self.user is User.SPEAKING and not self._suspected and not self._draft.text
 
     def _takes_floor(self, text: str) -> bool:
         return bool(text) and not is_backchannel(text, self.language) and not self.is_echo(text)
@@ -366,9 +342,9 @@ class Floor:
 
     def _change(self, change: Change) -> bool:
         """Moves the reply along the table; False when nothing changes."""
-        if (self.reply, change) not in _REPLY:
+        if (self.reply, change) not in CHANGES:
             return False
-        self.reply, action = _REPLY[self.reply, change]
+        self.reply, action = CHANGES[self.reply, change]
         self._hold_deadline = NEVER
         if action:
             self._actions.append(action)
@@ -378,6 +354,12 @@ class Floor:
         speeching = self.user is User.SPEAKING
         turn_id = self.last_turn_id + 1
         self._actions.append(Tell(UserTranscript(text, is_final, speeching, segment_id, turn_id)))
+
+    def _decide(self, now: float) -> list[Action]:
+        """What is to be done; last, what was to be announced, if nobody has the floor."""
+        if self.announcements and self.quiet and not self.draining:
+            self._begin(self.announcements.popleft(), now)
+        return self._take_actions()
 
     def _take_actions(self) -> list[Action]:
         actions, self._actions = self._actions, []

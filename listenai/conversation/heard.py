@@ -72,6 +72,21 @@ class HeardLedger:
         if self._sentences and self._sentences[-1].to_sample is None:
             self._sentences[-1].to_sample = to_sample
 
+    def break_off(self, to_sample: int) -> str:
+        """A sentence that is being spoken ends here; the rest of its text, "" without such a one.
+
+        The word that is being spoken counts as unspoken.
+        """
+        if not self._sentences or self._sentences[-1].to_sample is not None:
+            return ""
+        sentence = self._sentences.pop()
+        spoken = self._heard_characters(sentence, to_sample)
+        if spoken:
+            timings = [timing for timing in sentence.timings if timing.end <= spoken]
+            head = _Sentence(sentence.text[:spoken], sentence.from_sample, to_sample, timings)
+            self._sentences.append(head)
+        return sentence.text[spoken:]
+
     def heard(self, played: int, *, reported: bool) -> Heard:
         """What was heard when `played` samples were; `reported`: the device itself said so."""
         length, exact = 0, True

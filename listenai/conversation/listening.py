@@ -14,8 +14,8 @@ import attrs
 import trio
 
 from listenai.engines.base import Recognizer, RecognizerFactory
-from listenai.events import SpeechEvent
 from listenai.settings import EffectiveConfiguration
+from listenai.speech import SpeechEvent
 
 # Messages between reader and listening: about half a second of 16 ms messages,
 # or 256 KiB of the largest pieces.  Full means TCP backpressure.

@@ -1,7 +1,7 @@
 """The one owner of turns: the next begins after the last one's scope was left.
 
 A turn ends in one of four ways: played to its end, interrupted, failed (the
-device is told which engine), or cut off with its connection.  In each its
+device is told), or cut off with its connection.  In each its
 history is committed by plain code in a `finally`, where nothing can cancel it.
 """
 
@@ -9,20 +9,24 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 
 import attrs
 import trio
 
-from listenai.conversation.actions import BeginTurn
+from listenai.conversation.actions import BeginTurn, ToolFinished, UserSaid
+from listenai.conversation.background_tools import items_of
 from listenai.conversation.heard import Heard
 from listenai.conversation.items import AssistantItem, Item, ToolCallItem, UserItem
+from listenai.conversation.limits import Kind, RateLimit
 from listenai.conversation.outbox import Gate, Outbox
 from listenai.conversation.speaking import Speaking
 from listenai.conversation.thinking import Thinking
 from listenai.conversation.turn import Turn
+from listenai.conversation.turn_places import TurnPlaces, TurnsFull
 from listenai.device import Capabilities
 from listenai.effects import Effects
-from listenai.errors import DeviceStalled, EngineError, ErrorCode
+from listenai.errors import DeviceStalled, ErrorCode
 from listenai.events import (
     Certainty,
     ErrorReported,
@@ -34,10 +38,19 @@ from listenai.events import (
     StreamResumed,
     TurnInterrupted,
 )
+from listenai.observer import Fact, TurnOutcome, TurnWaited
 from listenai.sessions.base import Interaction, Session
 
 MAX_WAITING_TURNS = 4  # utterances finished while an old turn is still being left
 REPORT_SECONDS = 0.25  # wait for the device's `playback` after a flush
+
+
+@attrs.frozen
+class Limits:
+    """How much one connection may ask for."""
+
+    rate: RateLimit
+    places: TurnPlaces
 
 
 @attrs.define(eq=False)
@@ -51,8 +64,10 @@ class Replying:
     capabilities: Capabilities
     effects: Effects
     turn_seconds: float  # the longest a turn may take
+    limits: Limits
     show: Callable[[State], None]
     left: Callable[[Turn], None]
+    observe: Callable[[Fact, float], None]
     latest: Turn | None = None  # whom the floor's decisions mean
     _running: Turn | None = None  # often the same, but it may be left while the next one waits
     _turns_in: trio.MemorySendChannel[Turn] = attrs.field(init=False)
@@ -95,7 +110,9 @@ class Replying:
         turn = self.latest
         assert turn
         if (stream := turn.stream) and stream.opened:
-            stream.cut(trio.current_time(), device_forgets=self.capabilities.flush)
+            now = trio.current_time()
+            stream.cut(now, device_forgets=self.capabilities.flush)
+            self.speaking.music.give_back(stream.playout.sent - stream.played(now))
             self.outbox.post(StreamFlushed(stream.id))
         turn.set_gate(Gate.SHUT)
         turn.scope.cancel()
@@ -132,13 +149,40 @@ class Replying:
         with turn.scope:
             try:
                 with trio.fail_after(self.turn_seconds):
-                    await self._reply(turn)
-            except* EngineError as group:
-                self._report(turn, group)
+                    await self._reply_in_turn(turn)
+            except* TurnsFull as group:
+                [full] = group.exceptions
+                assert isinstance(full, TurnsFull)
+                retry_after_ms = round(full.retry_after_seconds * 1000)
+                self._fail(turn, ErrorCode.RATE_LIMITED, str(full), retry_after_ms)
             except* trio.TooSlowError:
                 message = f"the reply was not over after {self.turn_seconds:g} seconds"
-                self.outbox.post(ErrorReported(ErrorCode.TIMEOUT, message, turn.id))
+                self._fail(turn, ErrorCode.TIMEOUT, message)
             await self.speaking.finish(turn)  # what a failed reply has already said is played
+            if turn.outcome is not TurnOutcome.FAILED:
+                turn.outcome = TurnOutcome.PLAYED
+
+    async def _reply_in_turn(self, turn: Turn) -> None:
+        """Replies as soon as the limits let it; raises TurnsFull."""
+        began = trio.current_time()
+        # What was typed is counted when it comes in; what a tool says is no request.
+        if isinstance(turn.cause, UserSaid):
+            seconds = self.limits.rate.take(Kind.REQUEST, began)
+            if seconds is not None:
+                error = self.limits.rate.error(Kind.REQUEST, seconds)
+                self._fail(turn, error.code, error.message, error.retry_after_ms)
+                return
+        async with self.limits.places.turn(self, partial(self.show, State.QUEUED)):
+            now = trio.current_time()
+            self.observe(TurnWaited(turn.id, now - began), now)
+            self.show(State.THINKING)
+            await self._reply(turn)
+
+    def _fail(
+        self, turn: Turn, code: ErrorCode, message: str, retry_after_ms: int | None = None
+    ) -> None:
+        turn.outcome = TurnOutcome.FAILED
+        self.outbox.post(ErrorReported(code, message, turn.id, retry_after_ms))
 
     async def _reply(self, turn: Turn) -> None:
         # The LLM is at most one sentence ahead of speech.
@@ -149,14 +193,6 @@ class Replying:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self.thinking.think, turn, sentences_in)
                 nursery.start_soon(self.speaking.speak, turn, sentences)
-
-    def _report(self, turn: Turn, group: BaseExceptionGroup[EngineError]) -> None:
-        """One error a turn, however many engines it took with it."""
-        error: BaseException = group
-        while isinstance(error, BaseExceptionGroup):
-            error = error.exceptions[0]
-        assert isinstance(error, EngineError)
-        self.outbox.post(ErrorReported(error.code, str(error), turn.id))
 
     async def _wait_for_report(self, turn: Turn) -> None:
         stream = turn.stream
@@ -201,7 +237,11 @@ class Replying:
     def _items(self, turn: Turn, heard: Heard, *, interrupted: bool) -> list[Item]:
         """User, then the reply's heard text with its tool rounds where they happened."""
         new_id, now = self.effects.new_id, self.effects.wall_clock()
-        said: list[Item] = [UserItem(new_id(), turn.began_at, turn.cause.text)]
+        said: list[Item]
+        if isinstance(turn.cause, ToolFinished):
+            said = [*items_of(turn.cause, self.effects)]
+        else:
+            said = [UserItem(new_id(), turn.began_at, turn.cause.text)]
         text, certainty = heard.text, heard.certainty
         if self.capabilities.display_text:  # shown is seen
             text, certainty = turn.shown_text, Certainty.REPORTED

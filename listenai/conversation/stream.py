@@ -54,6 +54,10 @@ class Stream:
         self.runs_out = not self.playout.paused
         self._reported = None
 
+    def break_off(self) -> str:
+        """The voice fails here; what of its sentence is unspoken, "" between sentences."""
+        return self.ledger.break_off(self.playout.sent)
+
     @property
     def last_word_known(self) -> bool:
         """Whether the device has said how much it played of a stream that was cut."""

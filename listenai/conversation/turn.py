@@ -14,7 +14,9 @@ from listenai.conversation.actions import Cause, UserSaid
 from listenai.conversation.items import Item
 from listenai.conversation.outbox import Gate
 from listenai.conversation.stream import Stream
+from listenai.engines.base import ReplyUsage
 from listenai.events import AudioChunk, Certainty, Notice, State, TextDelta, TurnMetrics
+from listenai.observer import TurnOutcome
 
 
 @attrs.define
@@ -56,6 +58,10 @@ class Turn:
     text: str = ""  # everything the chat model wrote
     shown_text: str = ""  # what of it was sent to the device
     rounds: list[ToolRound] = attrs.field(factory=list)
+    outcome: TurnOutcome = TurnOutcome.CUT_OFF  # until it is known better
+    voiceless: bool = False  # the device was told that the voice has failed
+    asked_for_patience: bool = False  # while its tools were silent
+    usage: ReplyUsage | None = None  # of all the chat model's answers, where it tells
     marks: Marks = attrs.field(factory=Marks)
     _changed: trio.Event = attrs.field(factory=trio.Event)
 
@@ -68,6 +74,14 @@ class Turn:
                 self.marks.reach("first_audio")
         if self.stream:
             self.stream.taken(event, now)
+
+    def count_tokens(self, usage: ReplyUsage) -> None:
+        """The chat model says what an answer cost."""
+        before = self.usage or ReplyUsage(0, 0)
+        self.usage = ReplyUsage(
+            before.prompt_tokens + usage.prompt_tokens,
+            before.completion_tokens + usage.completion_tokens,
+        )
 
     def set_gate(self, gate: Gate) -> None:
         """Holds, opens or (for ever) shuts the turn; whoever waits for it looks again."""

@@ -29,14 +29,15 @@ import trio
 from listenai.audio import FRAME_BYTES, FRAME_SECONDS, SAMPLE_BYTES, SAMPLE_RATE, Framer
 from listenai.engines.base import Detector, SpeakerMemory, Transcriber, Utterance
 from listenai.engines.segmenter import Change, Segmenter
-from listenai.errors import ErrorCode, TranscriberError
-from listenai.events import (
+from listenai.errors import ErrorCode, TranscriberAway, TranscriberError
+from listenai.speech import (
     FinalTranscript,
     PartialTranscript,
     SpeechEnded,
     SpeechEvent,
     SpeechStarted,
     SpeechSuspected,
+    TranscriptionDelayed,
     TranscriptionFailed,
 )
 
@@ -52,6 +53,8 @@ FEED_BYTES = 60 * SAMPLE_RATE // 1000 * SAMPLE_BYTES
 PARTIAL_SECONDS = 0.15  # partials more often than this cost more than they show
 STOPPED_SECONDS = 1.0  # no audio for so long in mid speech: the segment is over
 MIN_CAP_SECONDS = 1.0  # a take must have room for its pre-roll and some speech
+AWAY_SECONDS = 60.0  # a service that was restarted has loaded its model by then
+FIRST_RETRY_SECONDS, LONGEST_RETRY_SECONDS = 0.5, 2.0
 UNSPACED_LANGUAGES = ("zh", "ja", "yue", "th")
 
 
@@ -296,16 +299,31 @@ class SegmentingRecognizer:
         self._hear(outcome)
 
     async def _understand(self, segment: _Segment) -> FinalTranscript | TranscriptionFailed:
-        try:
-            async with self._transcriber.open_utterance(
-                language=segment.language, speaker=self._speaker
-            ) as utterance:
-                await self._feed(segment, utterance)
-                transcript = await utterance.finish()
-        except TranscriberError as error:
-            while segment.end is None:  # what failed is told after SpeechEnded
-                await self._wait_news()
-            return TranscriptionFailed(segment.id, error.code, str(error))
+        """The segment's text; a transcriber that is away is tried again, with all of it."""
+        away_since: float | None = None
+        pause = FIRST_RETRY_SECONDS
+        while True:
+            try:
+                return await self._try_to_understand(segment)
+            except TranscriberError as error:
+                now = trio.current_time()
+                away = isinstance(error, TranscriberAway)
+                if not away or now - (away_since or now) > AWAY_SECONDS:
+                    while segment.end is None:  # what failed is told after SpeechEnded
+                        await self._wait_news()
+                    return TranscriptionFailed(segment.id, error.code, str(error))
+                if away_since is None:
+                    away_since = now
+                    self._hear(TranscriptionDelayed(segment.id, error.code, str(error)))
+            await trio.sleep(pause)
+            pause = min(2 * pause, LONGEST_RETRY_SECONDS)
+
+    async def _try_to_understand(self, segment: _Segment) -> FinalTranscript:
+        async with self._transcriber.open_utterance(
+            language=segment.language, speaker=self._speaker
+        ) as utterance:
+            await self._feed(segment, utterance)
+            transcript = await utterance.finish()
         return FinalTranscript(
             segment.id, _whole_text(segment, transcript.text), transcript.complete
         )
@@ -339,7 +357,7 @@ class SegmentingRecognizerFactory:
     """Makes ears of detectors, one each, and a shared transcriber (engines.base.RecognizerFactory).
 
     open_detector: makes a detector to be closed by `with`, like TenVadDetector.
-    languages: what the transcriber understands.
+    languages: what the transcriber understands.  cut_takes: of all ears that were closed.
     """
 
     def __init__(
@@ -348,6 +366,7 @@ class SegmentingRecognizerFactory:
         transcriber: Transcriber,
     ) -> None:
         self.languages: Sequence[str] = transcriber.languages
+        self.cut_takes = 0
         self._open_detector, self._transcriber = open_detector, transcriber
 
     @asynccontextmanager
@@ -365,8 +384,11 @@ class SegmentingRecognizerFactory:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(recognizer.serve_transcripts)
                 nursery.start_soon(recognizer.serve_audio_stops)
-                yield recognizer
-                nursery.cancel_scope.cancel()
+                try:
+                    yield recognizer
+                finally:
+                    self.cut_takes += recognizer.cut_takes
+                    nursery.cancel_scope.cancel()
 
 
 def _whole_text(segment: _Segment, text: str) -> str:

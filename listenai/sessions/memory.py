@@ -143,6 +143,11 @@ class MemorySessionStore:
     make_configuration: Callable[[], EffectiveConfiguration]
     backend: MemoryBackend = attrs.field(factory=MemoryBackend)
 
+    @property
+    def kept(self) -> int:
+        """Sessions that are kept now, claimed ones too."""
+        return len(self.backend.records)
+
     async def claim(self, session_id: str | None, owner: str) -> Lease:
         """See `SessionStore`: waits TAKEOVER_SECONDS at most for an older holder."""
         backend = self.backend

@@ -21,17 +21,14 @@ from fakes import (
     tool,
 )
 
+from listenai.conversation.conversation import Deadlines
 from listenai.device import Capabilities, Echo
 from listenai.engines.base import ReplyText
 from listenai.events import (
     AudioChunk,
     Certainty,
-    FinalTranscript,
     InterruptPressed,
-    PartialTranscript,
     PlaybackReported,
-    SentenceStarted,
-    SpeechEnded,
     State,
     StatusChanged,
     StreamEnded,
@@ -48,6 +45,7 @@ from listenai.events import (
     UserTranscript,
 )
 from listenai.settings import EffectiveConfiguration
+from listenai.speech import FinalTranscript, PartialTranscript, SpeechEnded
 
 pytestmark = pytest.mark.usefixtures("schedule", "nothing_left")
 
@@ -96,7 +94,11 @@ POINTS = [
     ),
     Point(
         "inside a tool",
-        lambda: {"chat": FakeChatModel(with_tools), "tools": [tool("slow", delay=60.0)]},
+        lambda: {
+            "chat": FakeChatModel(with_tools),
+            "tools": [tool("slow", delay=60.0)],
+            "deadlines": Deadlines(filler=0.0),
+        },
         lambda talk: _sleep(talk, 5.0),
         paused=True,
         heard="Let me see.",
@@ -105,10 +107,10 @@ POINTS = [
     Point(
         "before the first audio",
         lambda: {"voice": FakeSynthesizer(delay=0.5)},
-        lambda talk: _until(talk, SentenceStarted),
-        paused=True,
+        lambda talk: _sleep(talk, 0.3),
+        paused=False,
         heard="",
-        sequence=["StreamStarted", "SentenceStarted", *STOPPED],
+        sequence=BEFORE_AUDIO,
     ),
     Point(
         "in mid sentence",

@@ -25,7 +25,6 @@ from listenai.events import (
     DeviceToolReturned,
     ErrorReported,
     InterruptPressed,
-    PartialTranscript,
     PingReceived,
     PongSent,
     SentenceStarted,
@@ -37,10 +36,10 @@ from listenai.events import (
     ToolCalled,
     ToolReturned,
     ToolSchema,
-    TranscriptionFailed,
     TurnInterrupted,
 )
 from listenai.settings import Configuration
+from listenai.speech import PartialTranscript, TranscriptionFailed
 
 pytestmark = pytest.mark.usefixtures("schedule", "nothing_left")
 
@@ -50,7 +49,7 @@ pytestmark = pytest.mark.usefixtures("schedule", "nothing_left")
 
 @pytest.mark.parametrize("where", ["thinking", "speaking", "both"])
 async def test_an_engine_error_ends_the_turn_not_the_connection(where: str, autojump_clock):
-    """One error, with the turn's number; what was said so far is played; the next turn works."""
+    """One error each, with the turn's number; what was said is played; the next turn works."""
     chat = FakeChatModel(fail=ChatModelError("no model") if where != "speaking" else None)
     voice = FakeSynthesizer(
         fail=SynthesizerError("no voice") if where != "thinking" else None, fail_at=10
@@ -58,9 +57,10 @@ async def test_an_engine_error_ends_the_turn_not_the_connection(where: str, auto
     async with talking(chat=chat, voice=voice) as talk:
         talk.ask()
         await trio.sleep(5)
-        [error] = talk.device.events(ErrorReported)
-        assert error.turn_id == 1
-        assert error.code == ("LLM_ERROR" if where == "thinking" else "TTS_ERROR")
+        errors = talk.device.events(ErrorReported)
+        assert {error.turn_id for error in errors} == {1}
+        expected = {"thinking": ["LLM_ERROR"], "speaking": ["TTS_ERROR"]}
+        assert sorted(e.code for e in errors) == expected.get(where, ["LLM_ERROR", "TTS_ERROR"])
         assert len(talk.device.events(StreamEnded)) == 1
         chat.fail = voice.fail = None
         talk.ask("again", 2)
@@ -82,9 +82,8 @@ async def test_a_failed_transcription_is_told_and_releases_the_reply(autojump_cl
 
 
 async def test_a_failed_turn_leaves_nothing_in_the_outbox(autojump_clock):
-    """A chunk that waited behind a stalled device is not sent after its turn failed."""
-    chat = FakeChatModel("One.", fail=ChatModelError("gone"), delay=0.05, fail_after=0.7)
-    async with talking(chat=chat) as talk:
+    """A chunk that waited behind a stalled device is not sent after its turn took too long."""
+    async with talking(chat=FakeChatModel("One."), deadlines=Deadlines(turn=0.7)) as talk:
         talk.ask()
         await trio.sleep(0.42)
         talk.device.stop_reading()
@@ -97,9 +96,9 @@ async def test_a_failed_turn_leaves_nothing_in_the_outbox(autojump_clock):
 
 
 async def test_a_stream_that_failed_before_it_opened_is_never_announced(autojump_clock):
-    """Its announcement waited behind a stalled device when the chat model failed."""
-    chat = FakeChatModel("One.", fail=ChatModelError("gone"), delay=0.05, fail_after=0.3)
-    async with talking(chat=chat) as talk:
+    """Its announcement waited behind a stalled device when the turn took too long."""
+    chat = FakeChatModel("One.", delay=0.05)
+    async with talking(chat=chat, deadlines=Deadlines(turn=0.4)) as talk:
         talk.ask()
         await trio.sleep(0.025)
         talk.device.stop_reading()  # the increment is taken, then nothing more is read
@@ -352,13 +351,13 @@ def calls_then_says(*calls):
 async def test_tools_run_side_by_side_and_their_results_keep_the_calls_order(autojump_clock):
     """The slower first call does not delay the second, nor swap the results."""
     chat = FakeChatModel(calls_then_says(call("slow", "{}", "a"), call("quick", '{"x": 1}', "b")))
-    slow, quick = tool("slow", delay=2.0, result="S"), tool("quick", delay=1.0, result="Q")
+    slow, quick = tool("slow", delay=1.8, result="S"), tool("quick", delay=1.0, result="Q")
     async with talking(chat=chat, tools=[slow, quick]) as talk:
         talk.ask()
         asked_at = trio.current_time()
         await trio.sleep(8)
         assert [e.call_id for e in talk.device.events(ToolReturned)] == ["b", "a"]
-        assert talk.device.times(ToolReturned)[-1] == pytest.approx(asked_at + 2, abs=0.1)
+        assert talk.device.times(ToolReturned)[-1] == pytest.approx(asked_at + 1.8, abs=0.1)
         assert talk.history[-1] == ("assistant", 'Results: "S" and "Q".')
         assert quick.runs == [{"x": 1}]
         assert [kind for kind, _ in talk.history] == [

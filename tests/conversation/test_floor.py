@@ -27,17 +27,19 @@ from listenai.conversation.floor import HOLD_SECONDS, NEVER, Floor, Reply, User
 from listenai.errors import ErrorCode
 from listenai.events import (
     ErrorReported,
-    FinalTranscript,
     InterruptPressed,
-    PartialTranscript,
-    SpeechEnded,
     SpeechFinished,
-    SpeechStarted,
-    SpeechSuspected,
     State,
     TextTyped,
-    TranscriptionFailed,
     UserTranscript,
+)
+from listenai.speech import (
+    FinalTranscript,
+    PartialTranscript,
+    SpeechEnded,
+    SpeechStarted,
+    SpeechSuspected,
+    TranscriptionFailed,
 )
 
 

@@ -13,17 +13,12 @@ from listenai.events import (
     AudioReceived,
     Certainty,
     ErrorReported,
-    FinalTranscript,
     InterruptPressed,
-    PartialTranscript,
     PingReceived,
     PongSent,
     SessionEnd,
     SessionStart,
-    SpeechEnded,
     SpeechFinished,
-    SpeechStarted,
-    SpeechSuspected,
     State,
     StatisticsAsked,
     StatisticsSent,
@@ -38,6 +33,13 @@ from listenai.events import (
     UserTranscript,
 )
 from listenai.settings import Configuration, EffectiveConfiguration
+from listenai.speech import (
+    FinalTranscript,
+    PartialTranscript,
+    SpeechEnded,
+    SpeechStarted,
+    SpeechSuspected,
+)
 
 pytestmark = pytest.mark.usefixtures("schedule", "nothing_left")
 

@@ -30,7 +30,7 @@ from listenai.engines.recognizer import (
     SegmentingRecognizerFactory,
 )
 from listenai.errors import ErrorCode, TranscriberError
-from listenai.events import (
+from listenai.speech import (
     FinalTranscript,
     PartialTranscript,
     SpeechEnded,

@@ -65,7 +65,7 @@ ANYWHERE = [fault for fault in Fault if fault not in (Fault.NONE, Fault.ENGINE)]
 ENGINE_ERRORS = {
     "_stream_reply": ChatModelError,
     "_speak_sentence": SynthesizerError,
-    "_call_tool": ToolError,
+    "call_tool": ToolError,
 }
 
 

@@ -150,14 +150,9 @@ MUTANTS = (
         "conversation/test_turns.py::test_a_full_turn_in_order",
     ),
     Mutant(
-        "consumer closes its own end",
+        "a failed voice takes no more text",
         "conversation/speaking.py",
-        (
-            (
-                "        async for sentence in sentences:\n",
-                "        with sentences:\n         async for sentence in sentences:\n",
-            ),
-        ),
+        (("            while True:\n                await sentences.receive()\n", ""),),
         "conversation/test_failures.py::test_a_failed_synthesizer_is_one_error_with_sentences_waiting",
     ),
     Mutant(

@@ -31,19 +31,10 @@ from listenai.conversation.items import Item
 from listenai.device import Capabilities
 from listenai.engines.base import ReplyText
 from listenai.errors import ChatModelError, ErrorCode, SynthesizerError
-from listenai.events import (
-    AudioChunk,
-    DeviceToolReturned,
-    FinalTranscript,
-    InterruptPressed,
-    SpeechEnded,
-    SpeechEvent,
-    TextTyped,
-    ToolSchema,
-    TranscriptionFailed,
-)
+from listenai.events import AudioChunk, DeviceToolReturned, InterruptPressed, TextTyped, ToolSchema
 from listenai.sessions.base import Session
 from listenai.settings import EffectiveConfiguration
+from listenai.speech import FinalTranscript, SpeechEnded, SpeechEvent, TranscriptionFailed
 
 SENTENCE_SECONDS = 0.4
 ANSWER = "One two three four. Five six seven eight."
@@ -380,7 +371,10 @@ SCENARIOS = {
             _failures_then_recovery,
             (
                 ("user", "first"),
-                ("assistant", "One. Two. Three. Four. Five."),
+                (
+                    "assistant",
+                    "One. Two. Three. Four. Five. Six. Seven. Sorry, I cannot answer right now.",
+                ),
                 ("user", "second"),
                 ("assistant", "One. Two. Three. Four. Five."),
                 ("user", "third"),

@@ -21,6 +21,7 @@ from instruments.scenarios import ANSWER, SCENARIOS, SENTENCE_SECONDS, Scenario,
 
 from listenai.engines.base import ReplyPart, ReplyText, SpeechChunk
 from listenai.events import ToolSchema
+from listenai.tools.base import ToolTraits
 
 # --- engines that do what they must not --------------------------------------------------------
 
@@ -87,6 +88,7 @@ class TaskLeavingTool:
     """Starts something that nobody waits for."""
 
     schema: ToolSchema
+    traits: ToolTraits = attrs.field(factory=ToolTraits)
     runs: list[Mapping[str, Any]] = attrs.field(factory=list)
     finished: list[Mapping[str, Any]] = attrs.field(factory=list)
 
@@ -218,14 +220,8 @@ PLANTS = (
     ),
     Plant(
         "a tool that ran is forgotten when it is cancelled",
-        "conversation/thinking.py",
-        (
-            (
-                "            self._record(turn, call, ok=False, content=_as_json(ok=False, "
-                'result="interrupted"))\n',
-                "",
-            ),
-        ),
+        "conversation/tool_calls.py",
+        (("            self._record(turn, call, INTERRUPTED)\n", ""),),
         "tools",
         Kind.HISTORY,
     ),
@@ -296,14 +292,9 @@ PLANTS = (
         Kind.NEIGHBOUR,
     ),
     Plant(
-        "the consumer closes its own end",
+        "a failed voice takes no more text",
         "conversation/speaking.py",
-        (
-            (
-                "        async for sentence in sentences:\n",
-                "        with sentences:\n         async for sentence in sentences:\n",
-            ),
-        ),
+        (("            while True:\n                await sentences.receive()\n", ""),),
         "failing-engines",
         Kind.BUG,
     ),

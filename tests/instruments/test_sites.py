@@ -48,6 +48,7 @@ def test_sites_are_where_the_tasks_of_the_connection_wait():
         ("_expire_floor", "dialogue.py"),
         ("run", "listening.py"),
         ("think", "thinking.py"),
+        ("think", "reply_writer.py"),
         ("think", "outbox.py"),
         ("speak", "speaking.py"),
         ("speak", "outbox.py"),
@@ -60,8 +61,9 @@ def test_engines_are_told_from_channels():
     """Chat model, voice and tool are waited for from outside; a channel's `send` is not."""
     calling = {visit.site.calling for visit in visits_of("tools")}
     assert {"", *ENGINE_ERRORS, "_read", "_write"} <= calling  # and the wire
-    waiting = [v.site for v in visits_of("plain") if v.site.lines[-1].startswith("thinking.py")]
-    assert {site.calling for site in waiting} == {"_stream_reply", ""}
+    thinking = [v.site for v in visits_of("plain") if v.site.task == "think"]
+    ends = {(site.lines[-1].split(":")[0], site.calling) for site in thinking}
+    assert {("thinking.py", "_stream_reply"), ("reply_writer.py", "")} <= ends
 
 
 def test_a_run_repeats_exactly_and_a_seed_is_an_order_of_tasks():

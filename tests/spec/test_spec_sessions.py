@@ -22,7 +22,7 @@ async def test_every_message_has_its_time(autojump_clock) -> None:
             [call("clock")] if messages[-1].role == "user" else [ReplyText("It is ten.")]
         )
     )
-    async with talking(chat=chat, tools=[tool("clock", delay=2.0)]) as talk:
+    async with talking(chat=chat, tools=[tool("clock", delay=1.5)]) as talk:
         await trio.sleep(10)
         began = trio.current_time()
         talk.ask("what time is it")
@@ -30,8 +30,8 @@ async def test_every_message_has_its_time(autojump_clock) -> None:
         times = {type(item): item.at - began for item in talk.session.items}
     assert list(times) == [UserItem, ToolCallItem, ToolResultItem, AssistantItem]
     assert times[UserItem] == pytest.approx(0, abs=0.1)
-    assert times[ToolResultItem] == pytest.approx(2, abs=0.1)
-    assert times[AssistantItem] == pytest.approx(3, abs=0.1)
+    assert times[ToolResultItem] == pytest.approx(1.5, abs=0.1)
+    assert times[AssistantItem] == pytest.approx(2.5, abs=0.1)
 
 
 async def test_the_session_timeout_is_configured(autojump_clock) -> None:
