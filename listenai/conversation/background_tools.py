@@ -26,7 +26,7 @@ from listenai.sessions.base import Session
 from listenai.tools.base import ToolTraits
 
 # A longer result would push everything else out of a chat model's context.
-MAX_RESULT_CHARACTERS = 64 * 1024
+MAX_RESULT_CHARACTERS = 10_000
 
 
 @attrs.frozen

@@ -148,9 +148,12 @@ class Conversation:
     async def _read(self) -> None:
         """Takes messages until the inner nursery is cancelled; holds none while it waits."""
         while True:
-            message = await self._wire.receive()
-            self._observer.received(len(message))
-            await self._take(message)
+            await self._take(await self._receive())
+
+    async def _receive(self) -> Message:
+        message = await self._wire.receive()
+        self._observer.received(len(message))
+        return message
 
     async def _take(self, message: Message) -> None:
         deadline = self._dialect.next_deadline()

@@ -20,6 +20,8 @@ DUCK_DB = 18.0  # music under speech; a recognizer needs about 15 dB, a tired li
 AHEAD_SECONDS = 2.0  # less than this decoded, and more is wanted: outlasts a busy disk
 BEHIND_SECONDS = 1.0  # kept of what was taken: the longest lead a device may give back
 LONGEST_READ_SECONDS = 2.0  # a read gives about one second, at a track's end a little more
+# Held at most: what was given back lies ahead once more.
+MOST_SECONDS = AHEAD_SECONDS + LONGEST_READ_SECONDS + 2 * BEHIND_SECONDS
 
 _DUCKED = 10 ** (-DUCK_DB / 20)
 _LOWEST, _HIGHEST = -32768, 32767
@@ -78,8 +80,7 @@ class Gain:
 class MusicBuffer:
     """Decoded music: some ahead of what was taken, and a little behind that can be given back.
 
-    Holds at most AHEAD_SECONDS + LONGEST_READ_SECONDS + 2 * BEHIND_SECONDS: more is added only
-    while `wanted` is above 0, and what was given back lies ahead once more.
+    Holds at most MOST_SECONDS: more is added only while `wanted` is above 0.
     """
 
     def __init__(self, sample_rate: int) -> None:

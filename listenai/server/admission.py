@@ -17,9 +17,10 @@ from types import MappingProxyType
 
 from listenai.audio import SAMPLE_BYTES, SAMPLE_RATE
 from listenai.conversation.listening import MAX_PIECE_BYTES, MAX_WAITING_PIECES
+from listenai.conversation.mixer import MOST_SECONDS
 from listenai.conversation.outbox import MAX_POSTED
 from listenai.conversation.replying import MAX_WAITING_TURNS
-from listenai.dialects.messages import MAX_TEXT
+from listenai.dialects.messages import MAX_TEXT, SAMPLE_RATES
 from listenai.errors import ConfigurationError
 from listenai.server.addresses import subscriber
 from listenai.server.frames import MAX_MESSAGE_BYTES
@@ -70,6 +71,7 @@ def connection_bounds(
                 (MAX_WAITING_TURNS + 1) * MAX_TEXT * CHARACTER_BYTES
             ),
             "sentence being spoken": sentence_bytes,
+            "music": round(MOST_SECONDS * max(SAMPLE_RATES)) * SAMPLE_BYTES,
         }
     )
 
