@@ -57,6 +57,7 @@ _CONTENT_TYPES: Final[Mapping[str, str]] = MappingProxyType(
         ".js": "text/javascript; charset=utf-8",
         ".json": "application/json",
         ".svg": "image/svg+xml",
+        ".jsonl": "application/jsonl",
         ".png": "image/png",
         ".wav": "audio/wav",
     }

@@ -60,7 +60,7 @@ def test_sites_are_where_the_tasks_of_the_connection_wait():
 def test_engines_are_told_from_channels():
     """Chat model, voice and tool are waited for from outside; a channel's `send` is not."""
     calling = {visit.site.calling for visit in visits_of("tools")}
-    assert {"", *ENGINE_ERRORS, "_read", "_write"} <= calling  # and the wire
+    assert {"", *ENGINE_ERRORS, "_receive", "_write"} <= calling  # and the wire
     thinking = [v.site for v in visits_of("plain") if v.site.task == "think"]
     ends = {(site.lines[-1].split(":")[0], site.calling) for site in thinking}
     assert {("thinking.py", "_stream_reply"), ("reply_writer.py", "")} <= ends
