@@ -14,8 +14,11 @@ from typing import Any
 
 import attrs
 import trio
+from served import Served, serving_engines
 
-from listenai.app import open_engines, serve
+from listenai.app import open_engines
+from listenai.app.engines import Choice
+from listenai.client.turns import Reply
 from listenai.config import Config
 from listenai.conversation.dialogue import Engines
 
@@ -23,13 +26,10 @@ TESTS = Path(__file__).parent
 START_SECONDS = 20.0
 
 
-@attrs.frozen
-class Assistant:
-    """A running server."""
-
-    url: str  # for devices
-    http: str  # without a slash at the end
-    told: Sequence[str] = ()  # which engines were chosen, and why
+def spoken_text(reply: Reply) -> str:
+    """What was said aloud, as the server tells it sentence by sentence."""
+    told = [event.message for event in reply.events if event.type == "tts_audio"]
+    return " ".join(m["text"].strip() for m in told if m.get("state") == "sentence")
 
 
 @asynccontextmanager
@@ -37,23 +37,19 @@ async def open_assistant(
     change: Callable[[Engines], Engines] = lambda engines: engines,
     *,
     fake: bool = False,
+    tell: Callable[[Choice], None] = lambda _: None,
     **settings: Any,
-) -> AsyncIterator[Assistant]:
-    """A server in this process; `settings` are fields of Config, `change` may swap engines."""
+) -> AsyncIterator[Served]:
+    """A server in this process, with the engines of its configuration.
+
+    settings: fields of Config.  change: may swap engines.  tell: is told which were chosen.
+    """
     config = Config(**{"host": "127.0.0.1", "port": 0, **settings})
-    told: list[str] = []
-    opening = open_engines(config, fake=fake, tell=lambda choice: told.append(str(choice)))
-    async with opening as engines, open_server(config, change(engines)) as server:
-        yield attrs.evolve(server, told=told)
-
-
-@asynccontextmanager
-async def open_server(config: Config, engines: Engines) -> AsyncIterator[Assistant]:
-    """A server with engines that others may use too."""
-    async with trio.open_nursery() as nursery:
-        [address] = await nursery.start(serve, config, engines)
-        yield Assistant(address.url("ws") + "/", address.url("http"))
-        nursery.cancel_scope.cancel()
+    async with (
+        open_engines(config, fake=fake, tell=tell) as engines,
+        serving_engines(config, change(engines)) as server,
+    ):
+        yield server
 
 
 # --- as processes --------------------------------------------------------------------------
@@ -108,13 +104,14 @@ async def _kill(process: trio.Process) -> None:
     process.kill()
 
 
-async def start_assistant(processes: trio.Nursery, log: Path, **variables: str) -> Assistant:
-    """`python -m listenai serve` with these environment variables."""
+async def start_assistant(
+    processes: trio.Nursery, log: Path, **variables: str
+) -> tuple[Served, str]:
+    """`python -m listenai serve` with these environment variables, and what it has printed."""
     command = ["-m", "listenai", "serve", "--host", "127.0.0.1", "--port", "0"]
-    printed = (await start(processes, command, r"ws://\S+/ ", log, **variables)).printed
-    [url] = re.findall(r"ws://\S+", printed)
-    [http] = re.findall(r"http://localhost:\d+(?=/\n)", printed)
-    return Assistant(url, http, printed.splitlines())
+    server = await start(processes, command, r"ws://\S+/ ", log, **variables)
+    [port] = re.findall(r"http://localhost:(\d+)/", server.printed)
+    return Served(int(port)), server.printed
 
 
 async def start_model(

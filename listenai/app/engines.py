@@ -138,8 +138,10 @@ async def _choose_chat_model(config: Config, client: httpx.AsyncClient, tell: Te
         return _openai(config, client, urls, config.llm_model, "LLM_BASE_URL", tell)
     if config.llm_engine == "openai":
         raise ConfigurationError(["LLM_ENGINE=openai: LLM_BASE_URL has to say where it is"])
+    if not config.ollama_url:
+        return _embedded("no LLM_BASE_URL, and no LLM_OLLAMA_URL", tell)
     async with httpx.AsyncClient(trust_env=False) as local:  # a proxy does not know our machine
-        ollama = await find_ollama(local)
+        ollama = await find_ollama(local, config.ollama_url)
     if ollama is None:
         return _embedded("no LLM_BASE_URL, and no Ollama answers on this machine", tell)
     chosen = config.llm_model != DEFAULT_LLM_MODEL

@@ -199,6 +199,12 @@ class Config:
         urls("http", "https", or_empty=_AUTOMATIC),
         "OpenAI-compatible servers, the next one where one fails",
     )
+    ollama_url: str = _setting(
+        "LLM_OLLAMA_URL",
+        "http://127.0.0.1:11434",
+        url("http", "https", or_empty="none is looked for"),
+        "where an Ollama is looked for without LLM_BASE_URL",
+    )
     llm_model: str = _setting("LLM_MODEL", DEFAULT_LLM_MODEL, text(), "their model")
     llm_api_key: str = _setting("LLM_API_KEY", "", text(or_empty="none"), "their key")
     llm_timeout: float = _setting(

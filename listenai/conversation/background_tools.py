@@ -101,10 +101,11 @@ class BackgroundTools:
         outbox: Outbox,
         session: Session,
         effects: Effects,
-        announce: Callable[[ToolFinished], None],
+        finished: Callable[[ToolFinished, bool], None],
     ) -> None:
+        """finished: is told of a call that no turn waits for, and whether to announce it."""
         self._outbox, self._session, self._effects = outbox, session, effects
-        self._announce = announce
+        self._finished = finished
         self._nursery: trio.Nursery
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
@@ -126,11 +127,10 @@ class BackgroundTools:
             outcome = await attempt(begun.call.name, begun.traits.timeout_seconds, run)
         except trio.Cancelled:  # the conversation is over
             if not begun.finish(INTERRUPTED):
-                self.keep(self._finished(begun, INTERRUPTED))
+                self._finished(self._late(begun, INTERRUPTED), False)
             raise
         if begun.finish(outcome):
             return
-        late = self._finished(begun, outcome)
         duration_ms = round((trio.current_time() - begun.began_at) * 1000, 1)
         call = begun.call
         self._outbox.post(
@@ -138,12 +138,9 @@ class BackgroundTools:
                 begun.turn_id, call.call_id, call.name, outcome.ok, outcome.result, duration_ms
             )
         )
-        if begun.traits.announce:
-            self._announce(late)
-        else:
-            self.keep(late)
+        self._finished(self._late(begun, outcome), begun.traits.announce)
 
-    def _finished(self, begun: BackgroundCall, outcome: Outcome) -> ToolFinished:
+    def _late(self, begun: BackgroundCall, outcome: Outcome) -> ToolFinished:
         # The history may hold the call already, as one that still runs: ids are unique in it.
         call = attrs.evolve(begun.call, call_id=self._effects.new_id())
         return ToolFinished(call, outcome.ok, outcome.content, trio.current_time())

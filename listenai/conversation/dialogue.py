@@ -118,7 +118,8 @@ class Dialogue:
             engines.music, outbox, session, capabilities, lead_seconds, profile.chunk_seconds
         )
         self._tools = engines.make_tools(session, self._music)
-        self._background = BackgroundTools(outbox, session, effects, self._announce)
+        self._late_results: list[ToolFinished] = []  # for the history, while a turn runs
+        self._background = BackgroundTools(outbox, session, effects, self._tool_finished)
         self._listening = Listening(engines.recognizers, self._hear, self._key_released)
         self._replying = Replying(
             Thinking(
@@ -187,8 +188,8 @@ class Dialogue:
     def close(self) -> None:
         """After `run`: what was heard but never answered goes into the history."""
         self._replying.commit_waiting()
-        for finished in self.floor.announcements:
-            self._background.keep(finished)
+        self._late_results += self.floor.announcements
+        self._keep_late_results()
 
     # --- requests --------------------------------------------------------------------------
 
@@ -200,6 +201,8 @@ class Dialogue:
             case SpeechFinished():
                 await self._listening.put_key_release()
             case TextTyped() | InterruptPressed():
+                if isinstance(request, InterruptPressed) and self.floor.quiet:
+                    self._music.silence()  # there is no reply: the button means the music
                 self._apply(self.floor.handle(request, trio.current_time()))
             case PlaybackReported():
                 self._replying.report(request)
@@ -259,13 +262,22 @@ class Dialogue:
     def _key_released(self) -> None:
         self._apply(self.floor.handle(SpeechFinished(), trio.current_time()))
 
-    def _announce(self, finished: ToolFinished) -> None:
-        if len(self.floor.announcements) < MAX_ANNOUNCEMENTS:
+    def _tool_finished(self, finished: ToolFinished, announce: bool) -> None:
+        if announce and len(self.floor.announcements) < MAX_ANNOUNCEMENTS:
             self._apply(self.floor.announce(finished, trio.current_time()))
-        else:
+            return
+        self._late_results.append(finished)
+        if not self.floor.busy:
+            self._keep_late_results()
+
+    def _keep_late_results(self) -> None:
+        """After the turn that called for them: a history tells things in their order."""
+        for finished in self._late_results:
             self._background.keep(finished)
+        self._late_results.clear()
 
     def _turn_left(self, turn: Turn) -> None:
+        self._keep_late_results()
         self._changed()
         outcome = TurnOutcome.INTERRUPTED if turn.gate is Gate.SHUT else turn.outcome
         usage = turn.usage

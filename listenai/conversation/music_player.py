@@ -31,7 +31,7 @@ from listenai.events import (
     StreamFlushed,
     StreamStarted,
 )
-from listenai.music import Jukebox, Library, MusicError, MusicState, Order, TrackReader
+from listenai.music import Action, Jukebox, Library, MusicError, MusicState, Order, TrackReader
 from listenai.sessions.base import Session
 
 T = TypeVar("T")
@@ -99,6 +99,12 @@ class MusicPlayer:
         if self._begin_track or self._jukebox.state is not MusicState.PLAYING:
             self._cut()
         return told
+
+    def silence(self) -> None:
+        """The button: music that plays is paused, and can be resumed."""
+        if self._jukebox.state is MusicState.PLAYING:
+            self._jukebox.control(Action.PAUSE)
+            self._cut()
 
     @property
     def playing(self) -> bool:

@@ -118,6 +118,14 @@ class _Situation:
         return self.grammar.parse(asked[-1]) if asked else None
 
     @property
+    def music_plays(self) -> bool:
+        """Whether the music was started, and not stopped or paused since."""
+        calls = (call for message in self.earlier for call in message.tool_calls)
+        asked = [_read_json(call.arguments) for call in calls if call.name == "play_music"]
+        last = asked[-1] if asked and isinstance(asked[-1], dict) else {"action": "stop"}
+        return "play_music" in self.tools and last.get("action", "play") not in ("stop", "pause")
+
+    @property
     def volumes(self) -> list[int]:
         """The levels that tools reported, oldest first."""
         results = [_read_json(m.content) for m in self.earlier if m.role == "tool"]
@@ -321,6 +329,8 @@ def _control(command: Command, situation: _Situation) -> str:
             told = [said for said in situation.said if said not in phrases.CONTROL.values()]
             rest = phrases.rest_of(texts, told[-1]) if told else ""
             return rest or phrases.NOTHING_TO_CONTINUE
+        case "stop" | "be quiet" if situation.music_plays:
+            return _Wish("play_music", {"action": "stop"})
         case "repeat that":
             return situation.last_said or phrases.NOTHING_TO_REPEAT
         case text:

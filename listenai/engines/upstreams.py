@@ -28,7 +28,8 @@ import attrs
 from listenai.errors import ConfigurationError
 
 FAILURES_TO_OPEN = 3  # in a row: one lost connection says little
-REST_SECONDS = 15.0  # about a restart of a server
+REST_SECONDS = 1.0  # the first; each probe that fails doubles it: what is back soon is asked soon
+LONGEST_REST_SECONDS = 15.0  # about a restart of a server
 FIRST_PAUSE_SECONDS = 0.25
 LONGEST_PAUSE_SECONDS = 4.0
 MAX_WAIT_SECONDS = 10.0  # nobody waits longer for a spoken answer: say that it failed
@@ -95,9 +96,13 @@ class Upstream:
     refused_fields: set[str] = attrs.field(factory=set, init=False)  # of requests: leave them out
     state: BreakerState = attrs.field(default=BreakerState.CLOSED, init=False)
     _failures: int = attrs.field(default=0, init=False)  # in a row
+    _next_rest: float = attrs.field(init=False)
     _rests_until: float = attrs.field(default=-math.inf, init=False)
     _limited_until: float = attrs.field(default=-math.inf, init=False)
     _problem: str = attrs.field(default="", init=False)  # the last one
+
+    def __attrs_post_init__(self) -> None:
+        self._next_rest = self.rest_seconds
 
     @property
     def name(self) -> str:
@@ -132,16 +137,18 @@ class Upstream:
             if attempt.probes:
                 self.state = BreakerState.OPEN
         elif outcome is Outcome.BEGUN:  # it may still break off: the row of failures goes on
-            self.state = BreakerState.CLOSED
+            self.state, self._next_rest = BreakerState.CLOSED, self.rest_seconds
         elif outcome not in _FAILURES:
             self.state, self._failures = BreakerState.CLOSED, 0
+            self._next_rest = self.rest_seconds
         else:
             self._failures += 1
             last_straw = (
                 self.state is BreakerState.CLOSED and self._failures >= self.failures_to_open
             )
             if attempt.probes or last_straw:
-                self.state, self._rests_until = BreakerState.OPEN, now + self.rest_seconds
+                self.state, self._rests_until = BreakerState.OPEN, now + self._next_rest
+                self._next_rest = min(2 * self._next_rest, LONGEST_REST_SECONDS)
 
     def _limit(self, until: float) -> None:
         self._limited_until = until

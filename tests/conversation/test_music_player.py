@@ -27,6 +27,7 @@ from listenai.engines.base import ReplyText
 from listenai.events import (
     AudioChunk,
     ErrorReported,
+    InterruptPressed,
     Source,
     StreamEnded,
     StreamFlushed,
@@ -267,3 +268,22 @@ async def test_a_track_that_cannot_be_read_is_passed_over(autojump_clock):
         await trio.sleep(10)
         assert not music_streams(talk)
         assert not talk.device.events(ErrorReported)
+
+
+async def test_the_button_pauses_music_that_plays_alone(autojump_clock):
+    """And while a reply speaks over it, the reply is what it stops."""
+    async with playing() as talk:
+        stream_id = await start_music(talk)
+        await trio.sleep(2)
+        talk.device.say(InterruptPressed())
+        await trio.sleep(3)
+        assert talk.device.events(StreamFlushed)[-1].stream_id == stream_id
+        assert talk.device.times(AudioChunk)[-1] < trio.current_time() - 2.9
+        talk.ask("resume", 2)
+        await trio.sleep(4)
+        assert len(music_streams(talk)) == 2
+        talk.device.say(TextTyped("hello"))
+        await trio.sleep(1)
+        talk.device.say(InterruptPressed())
+        await trio.sleep(2)
+        assert len(music_streams(talk)) == 3

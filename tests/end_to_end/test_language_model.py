@@ -16,10 +16,9 @@ import httpx
 import pytest
 import trio
 from end_to_end_assistant import (
-    Assistant,
     open_assistant,
     open_processes,
-    open_server,
+    spoken_text,
     start_assistant,
     start_model,
 )
@@ -39,12 +38,13 @@ from openai_server import (
     saying,
     stalling,
 )
+from served import Served, serving_engines
 
 from listenai.app import open_engines
+from listenai.app.engines import Choice
 from listenai.client.device import Device
 from listenai.client.turns import Reply
 from listenai.config import Config
-from listenai.engines.ollama import find_ollama
 from listenai.engines.openai_chat import OpenAIChatModel
 from listenai.engines.upstreams import Upstream
 
@@ -60,23 +60,10 @@ async def ask(device: Device, text: str) -> Reply:
     return await device.wait_reply(30)
 
 
-def spoken(reply: Reply) -> str:
-    """What was said aloud, as the server tells it sentence by sentence."""
-    told = [event.message for event in reply.events if event.type == "tts_audio"]
-    return " ".join(m["text"].strip() for m in told if m.get("state") == "sentence")
-
-
-async def metrics(server: Assistant) -> dict[str, float]:
-    """What `/metrics` shows."""
-    async with httpx.AsyncClient() as client:
-        shown = (await client.get(f"{server.http}/metrics")).text
-    lines = [line.rpartition(" ") for line in shown.splitlines() if line[0] != "#"]
-    return {name: float(value) for name, _, value in lines}
-
-
 # --- a reply -------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 async def test_a_spoken_question_is_answered_while_the_model_still_writes():
     """Its words go to the model with our prompt; the first sentence is heard before the last came;
     what it cost is counted."""
@@ -84,7 +71,7 @@ async def test_a_spoken_question_is_answered_while_the_model_still_writes():
     async with (
         open_openai_server(usual=saying(answer, every=0.15, cost=(31, 12))) as model,
         open_assistant(llm_base_url=(model.url,), llm_model="stand-in", llm_api_key="k") as server,
-        Device.connect(server.url) as device,
+        Device.connect(server.ws) as device,
     ):
         await device.speak(recording("what_time_is_it.wav"))
         reply = await device.wait_reply()
@@ -102,15 +89,12 @@ async def test_a_spoken_question_is_answered_while_the_model_still_writes():
         }
         assert reply.text == answer
         assert reply.audible
-        assert spoken(reply) == answer
+        assert spoken_text(reply) == answer
         assert reply.metrics["first_audio_ms"] < reply.metrics["text_done_ms"] - 1000
         assert not reply.errors
-        counted = await metrics(server)
+        counted = await server.metrics()
         assert counted['listenai_llm_tokens_total{kind="prompt"}'] == 31
         assert counted['listenai_llm_tokens_total{kind="completion"}'] == 12
-        assert server.told == [
-            f"language model: stand-in at {model.url} (LLM_BASE_URL)",
-        ]
 
 
 async def test_tools_run_side_by_side_and_their_results_keep_the_calls_order():
@@ -121,7 +105,7 @@ async def test_tools_run_side_by_side_and_their_results_keep_the_calls_order():
     async with (
         open_openai_server(calls, saying("All done.")) as model,
         open_assistant(llm_base_url=(model.url,)) as server,
-        Device.connect(server.url, device_tools=own) as device,
+        Device.connect(server.ws, device_tools=own) as device,
     ):
         await device.type_text("do it all")
 
@@ -142,7 +126,7 @@ async def test_tools_run_side_by_side_and_their_results_keep_the_calls_order():
             ("set_volume", "server"),
             ("make_tea", "device"),
         }
-        assert spoken(reply) == "All done."
+        assert spoken_text(reply) == "All done."
         [_, second] = model.requests
         *_, call, first, volume, tea = second.body["messages"]
         assert [each["id"] for each in call["tool_calls"]] == ["call_1", "call_2", "call_3"]
@@ -172,7 +156,7 @@ FAULTS = {
 
 
 @asynccontextmanager
-async def failing_assistant(fault: Answer, shared: object) -> AsyncIterator[Assistant]:
+async def failing_assistant(fault: Answer, shared: object) -> AsyncIterator[Served]:
     """A server whose model fails at "fail", with engines that others use too."""
 
     def behave(asked: Asked) -> Answer:
@@ -188,7 +172,7 @@ async def failing_assistant(fault: Answer, shared: object) -> AsyncIterator[Assi
             token_seconds=TOKEN_SECONDS,
         )
         engines = attrs.evolve(shared, chat_model=chat_model)
-        async with open_server(Config(host="127.0.0.1", port=0), engines) as server:
+        async with serving_engines(Config(host="127.0.0.1", port=0), engines) as server:
             yield server
 
 
@@ -199,18 +183,18 @@ async def test_every_fault_is_told_and_excused_aloud_and_the_next_turn_works():
     async def check(name: str, fault: Answer, shared: object) -> None:
         async with (
             failing_assistant(fault, shared) as server,
-            Device.connect(server.url) as device,
+            Device.connect(server.ws) as device,
         ):
             began = trio.current_time()
             reply = await ask(device, "fail")
             assert [error["code"] for error in reply.errors] == ["LLM_ERROR"], name
             assert len(reply.errors[0]["message"]) > 20, name
-            assert spoken(reply).endswith(EXCUSE), name
+            assert spoken_text(reply).endswith(EXCUSE), name
             assert reply.text.endswith(EXCUSE + " "), name
             assert reply.audible, name
             assert reply.first_sound_at - began < TOKEN_SECONDS + 4, name
             if fault.status != 429:  # which has said when to come back
-                assert spoken(await ask(device, "hello")) == "Well again.", name
+                assert spoken_text(await ask(device, "hello")) == "Well again.", name
             assert not device.log.violations, name
 
     async with open_engines() as shared, trio.open_nursery() as nursery:
@@ -227,9 +211,9 @@ async def test_a_model_that_dies_or_freezes_in_mid_answer(blow: int, tmp_path: P
     async with open_processes() as processes:
         model, url = await start_model(processes, log, "--every", "0.15")
         settings = {"LLM_BASE_URL": url, "LLM_TOKEN_TIMEOUT": str(TOKEN_SECONDS)}
-        server = await start_assistant(processes, log, **settings)
-        assert server.told[0] == f"language model: gpt-3.5-turbo at {url} (LLM_BASE_URL)"
-        async with Device.connect(server.url) as device:
+        server, printed = await start_assistant(processes, log, **settings)
+        assert f"language model: gpt-3.5-turbo at {url} (LLM_BASE_URL)\n" in printed
+        async with Device.connect(server.ws) as device:
             await device.type_text("One two three. " + "Four five six seven. " * 4)
             await device.wait_sound()
             struck = trio.current_time()
@@ -239,15 +223,15 @@ async def test_a_model_that_dies_or_freezes_in_mid_answer(blow: int, tmp_path: P
             assert error.at - struck < TOKEN_SECONDS + 0.5
             reply = await device.wait_reply()
             assert reply.text.startswith("You said: One two three.")
-            assert spoken(reply).endswith(EXCUSE)
+            assert spoken_text(reply).endswith(EXCUSE)
             if blow == signal.SIGSTOP:
                 model.send_signal(signal.SIGCONT)
             else:
                 await model.wait()
                 await start_model(processes, log, "--port", url.rpartition(":")[2])
-            assert spoken(await ask(device, "hello")) == "You said: hello."
+            assert spoken_text(await ask(device, "hello")) == "You said: hello."
             await device.speak(recording("what_time_is_it.wav"))
-            assert spoken(await device.wait_reply()) == "You said: what time is it."
+            assert spoken_text(await device.wait_reply()) == "You said: what time is it."
             assert not device.log.violations
     logged = log.read_text("utf-8")
     assert "LLM_ERROR" in logged
@@ -263,14 +247,12 @@ async def test_another_server_takes_over(unused_url: str):
         open_openai_server(usual=refusing(503)) as broken,
         open_openai_server(usual=saying("I am the third.")) as good,
         open_assistant(llm_base_url=(unused_url, broken.url, good.url)) as server,
-        Device.connect(server.url) as device,
+        Device.connect(server.ws) as device,
     ):
         for _ in range(2):
             reply = await ask(device, "hello")
-            assert spoken(reply) == "I am the third."
+            assert spoken_text(reply) == "I am the third."
             assert not reply.errors
-        names = f"{unused_url}, then {broken.url}, then {good.url}"
-        assert server.told == [f"language model: gpt-3.5-turbo at {names} (LLM_BASE_URL)"]
 
 
 @pytest.fixture
@@ -282,16 +264,24 @@ def unused_url() -> Iterator[str]:
 
 
 async def chosen(**settings: object) -> str:
-    """Which language model the server says that it takes."""
-    async with open_assistant(**settings) as server:
-        [told] = server.told
-        return told
+    """Which language model the server says that it takes, and why."""
+    told: list[Choice] = []
+    async with open_assistant(tell=told.append, **settings):
+        [choice] = [choice for choice in told if choice.stage == "language model"]
+        return f"{choice.engine} ({choice.reason})"
+
+
+async def test_servers_that_are_named_are_taken():
+    """In their order, and nothing else is looked for."""
+    urls = ("http://127.0.0.1:9/v1", "http://127.0.0.1:99")
+    wanted = "stand-in at http://127.0.0.1:9/v1, then http://127.0.0.1:99 (LLM_BASE_URL)"
+    assert await chosen(llm_base_url=urls, llm_model="stand-in") == wanted
 
 
 async def test_the_embedded_assistant_is_chosen_where_it_is_asked_for():
     """It, and not the server that is named as well."""
     told = await chosen(llm_engine="embedded", llm_base_url=("http://127.0.0.1:9",))
-    assert told == "language model: the embedded assistant (LLM_ENGINE=embedded)"
+    assert told == "the embedded assistant (LLM_ENGINE=embedded)"
 
 
 @pytest.mark.parametrize(
@@ -308,13 +298,10 @@ async def test_an_ollama_on_this_machine_is_found_or_not(
     settings: Mapping[str, str],
     wanted: str,
     unused_url: str,
-    monkeypatch: pytest.MonkeyPatch,
 ):
-    """With its first chat model, unless another is named; the reason is told.  (Ollama's port is
-    fixed: only where it is looked for is another here.)"""
+    """With its first chat model, unless another is named; the reason is told."""
     async with ollama(models) if models else nobody(unused_url) as url:
-        monkeypatch.setattr("listenai.app.engines.find_ollama", partial(find_ollama, base_url=url))
-        assert (await chosen(**settings)).startswith(f"language model: {wanted.format(url=url)}")
+        assert (await chosen(ollama_url=url, **settings)).startswith(wanted.format(url=url))
 
 
 @asynccontextmanager

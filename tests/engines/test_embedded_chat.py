@@ -412,3 +412,21 @@ async def test_a_reply_can_be_left_at_any_word() -> None:
     """Leaving stops the model, without a warning of what was left over."""
     async with model().open_reply([user("tell me a story")], (), ChatSettings()) as parts:
         assert await anext(aiter(parts)) == ReplyText("There")
+
+
+@pytest.mark.parametrize("words", ["stop", "be quiet"])
+async def test_stop_means_the_music_while_it_plays(words: str) -> None:
+    """Not once it was stopped or paused, nor before it was started."""
+
+    def after(*actions: str) -> list[ChatMessage]:
+        rounds = [
+            used("play_music", {"action": action}, {"state": "…"}, number)
+            for number, action in enumerate(actions, 1)
+        ]
+        return [*(message for each in rounds for message in each), user(words)]
+
+    assert await call(after("play")) == ("play_music", {"action": "stop"})
+    assert await call(after("pause", "next")) == ("play_music", {"action": "stop"})
+    for silent in ((), ("play", "stop"), ("play", "pause")):
+        assert await reply(after(*silent)) == phrases.CONTROL[words]
+    assert await reply(after("play"), tools=()) == phrases.CONTROL[words]

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from listenai.engines.upstreams import (
     FAILURES_TO_OPEN,
     LONGEST_PAUSE_SECONDS,
+    LONGEST_REST_SECONDS,
     MAX_LIMITED_SECONDS,
     MAX_WAIT_SECONDS,
     REST_SECONDS,
@@ -92,12 +93,17 @@ def test_a_probe_that_succeeds_closes_the_breaker(sign: Outcome) -> None:
 
 @pytest.mark.parametrize("failure", FAILURES)
 def test_a_probe_that_fails_is_another_rest(failure: Outcome) -> None:
-    """One failure is enough then."""
-    resting = opened()
-    attempt(resting, 100).report(failure, 100)
-    assert resting.state is OPEN
-    assert resting.begin(100 + REST_SECONDS - 0.1) is None
-    assert attempt(resting, 100 + REST_SECONDS).probes
+    """One failure is enough then; the rest is twice as long, up to a bound."""
+    resting, now = opened(), 100.0
+    for rest in (2 * REST_SECONDS, 4 * REST_SECONDS, 8 * REST_SECONDS, LONGEST_REST_SECONDS):
+        attempt(resting, now).report(failure, now)
+        assert resting.state is OPEN
+        assert resting.begin(now + rest - 0.1) is None
+        now += rest
+    attempt(resting, now).report(Outcome.ANSWERED, now)
+    for _ in range(FAILURES_TO_OPEN):
+        attempt(resting, now).report(failure, now)
+    assert attempt(resting, now + REST_SECONDS).probes
 
 
 def test_an_abandoned_probe_leaves_the_probing_to_the_next() -> None:
@@ -253,9 +259,13 @@ def test_a_server_that_rests_is_passed_over() -> None:
 
 def test_when_all_rest_the_reply_fails_at_once() -> None:
     """And the user hears why, and when it may be better."""
-    route = Route([opened(at=0)], 3, lambda: 0.5)
-    assert route.next(5) is None
-    assert route.problem(5) == "a is broken; it is asked again in 10 s"
+    resting, now = opened(at=0), 0.0
+    for rest in (1, 2, 4, 8):
+        now += rest * REST_SECONDS
+        attempt(resting, now).report(Outcome.BROKEN, now, problem="a is broken")
+    route = Route([resting], 3, lambda: 0.5)
+    assert route.next(now + 5) is None
+    assert route.problem(now + 5) == "a is broken; it is asked again in 10 s"
 
 
 def test_a_short_limit_is_waited_for_and_a_long_one_is_not() -> None:

@@ -23,6 +23,7 @@ from listenai.events import (
     Certainty,
     ErrorReported,
     SentenceStarted,
+    Source,
     StreamStarted,
     Target,
     ToolCalled,
@@ -105,7 +106,9 @@ def _users(witness: Witness, turns: Sequence[Sequence[Witnessed]]) -> Iterator[s
 
 def _replies(talk: Talking, turns: Sequence[Sequence[Witnessed]]) -> Iterator[str]:
     """Each reply is what was heard of it, no more; and no less, where the device reported."""
-    streams = {event.turn_id: event.stream_id for event in talk.device.events(StreamStarted)}
+    started = talk.device.events(StreamStarted)
+    speech = [event for event in started if event.source is Source.SPEECH]
+    streams = {event.turn_id: event.stream_id for event in speech}
     for turn_id, turn in enumerate(turns, 1):
         parts = [each for each in turn if isinstance(each.item, AssistantItem)]
         if not parts:

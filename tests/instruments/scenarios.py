@@ -18,6 +18,7 @@ from fakes import (
     FULL,
     FakeChatModel,
     FakeDevice,
+    FakeLibrary,
     FakeSynthesizer,
     ScriptedRecognizers,
     Talking,
@@ -28,6 +29,7 @@ from fakes import (
 
 from listenai.audio import SAMPLE_BYTES
 from listenai.conversation.items import Item
+from listenai.conversation.tool_calls import STILL_RUNNING
 from listenai.device import Capabilities
 from listenai.engines.base import ReplyText
 from listenai.errors import ChatModelError, ErrorCode, SynthesizerError
@@ -35,6 +37,7 @@ from listenai.events import AudioChunk, DeviceToolReturned, InterruptPressed, Te
 from listenai.sessions.base import Session
 from listenai.settings import EffectiveConfiguration
 from listenai.speech import FinalTranscript, SpeechEnded, SpeechEvent, TranscriptionFailed
+from listenai.tools.base import ToolTraits
 
 SENTENCE_SECONDS = 0.4
 ANSWER = "One two three four. Five six seven eight."
@@ -171,6 +174,42 @@ def _with_tools() -> Witness:
 async def _question_with_tools(talk: Talking) -> None:
     talk.ask("hello")
     await trio.sleep(1.8)
+
+
+def _with_a_background_tool() -> Witness:
+    traits = ToolTraits(background=True, patience_seconds=0.1, timeout_seconds=5.0)
+    long = tool("long", delay=0.4, traits=traits)
+    return watched(chat=FakeChatModel(_one_long_tool), tools=[long])
+
+
+def _one_long_tool(messages: Sequence[Any]) -> Sequence[Any]:
+    if messages[-1].content == "hello":
+        return [call("long")]
+    return [ReplyText(word + " ") for word in ANSWER.split()]
+
+
+def _with_music() -> Witness:
+    return watched(chat=FakeChatModel(_plays_music), library=FakeLibrary(seconds=30.0))
+
+
+def _plays_music(messages: Sequence[Any]) -> Sequence[Any]:
+    last = messages[-1]
+    if last.content in ("play", "stop"):
+        return [call("play_music", f'{{"action": "{last.content}"}}', f"call-{len(messages)}")]
+    return [ReplyText(word + " ") for word in ANSWER.split()]
+
+
+async def _music_with_talk_over_it(talk: Talking) -> None:
+    talk.ask("play")
+    await trio.sleep(1.3)
+    talk.ask("question", 2)
+    await trio.sleep(1.3)
+    talk.device.utter(*speech(3))  # a cough
+    await trio.sleep(0.1)
+    talk.device.utter(SpeechEnded(3, -1.0, transcript_follows=False))
+    await trio.sleep(0.3)
+    talk.ask("stop", 4)
+    await trio.sleep(1.5)
 
 
 async def _barge_in(talk: Talking) -> None:
@@ -323,6 +362,35 @@ SCENARIOS = {
                 ("toolresult", '"done"'),
                 ("toolcall", "slow"),
                 ("toolresult", '"done"'),
+                ("assistant", ANSWER),
+            ),
+        ),
+        Scenario(
+            "background-tool",
+            _with_a_background_tool,
+            _question_with_tools,
+            (
+                ("user", "hello"),
+                ("toolcall", "long"),
+                ("toolresult", STILL_RUNNING.content),
+                ("assistant", ANSWER),
+                ("toolcall", "long"),
+                ("toolresult", '"done"'),
+            ),
+        ),
+        Scenario(
+            "music",
+            _with_music,
+            _music_with_talk_over_it,
+            (
+                ("user", "play"),
+                ("toolcall", "play_music"),
+                ("toolresult", '{"action": "play", "state": "playing", "title": "One tune"}'),
+                ("assistant", ANSWER),
+                *_answered("question"),
+                ("user", "stop"),
+                ("toolcall", "play_music"),
+                ("toolresult", '{"action": "stop", "state": "stopped", "title": "One tune"}'),
                 ("assistant", ANSWER),
             ),
         ),

@@ -187,6 +187,8 @@ class Sites(trio.abc.Instrument):
                 self._step(task)
             if _is_cancelled(task):
                 self._step_cancelled(task)
+            else:  # it has left the scope that was cancelled
+                self._steps_cancelled.pop(task, None)
         except BaseException as error:
             self.failure = self.failure or error
             raise
