@@ -8,7 +8,14 @@ Message = str | bytes  # a text or a binary message
 
 
 class DeviceGone(Exception):
-    """The device left.  Raised by wires alone; nobody's failure."""
+    """The device left.  Raised by wires alone; nobody's failure.
+
+    code: of WebSockets: what it closed with, 1006 where it left without a word.
+    """
+
+    def __init__(self, why: str = "", code: int = 1006) -> None:
+        super().__init__(why)
+        self.code = code
 
 
 class Wire(Protocol):

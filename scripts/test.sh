@@ -32,8 +32,20 @@ if ! problem="$(ten_vad_problem)"; then
   problem="$(ten_vad_problem)" || fail "$problem"
 fi
 
+need chromium chromium  # the page's tests
+need firefox-esr firefox-esr
+need WebKitWebDriver webkit2gtk-driver
+need Xvfb xvfb
+need pulseaudio pulseaudio
+need pactl pulseaudio-utils
+need node nodejs
+need npm npm
+
 begin "Form and types"
 bash scripts/check.sh
+
+begin "The page's modules"
+bash scripts/web_check.sh
 
 begin "The conversation under 50 schedules"
 "$python" -m pytest -q -m "not slow" tests/conversation --seeds 50 </dev/null | tail -n 25

@@ -134,7 +134,7 @@ async def begun(url: str, api_key: str | None = None, **start: Any) -> AsyncIter
 # --- a server in this process --------------------------------------------------------------
 
 
-@attrs.frozen
+@attrs.define
 class Served:
     """Where a server is."""
 
@@ -153,7 +153,7 @@ class Served:
         self, path: str, method: str = "GET", tls: ssl.SSLContext | None = None, **options: Any
     ) -> httpx.Response:
         """One request, over a connection of its own."""
-        async with httpx.AsyncClient(verify=tls or True, trust_env=False) as client:
+        async with httpx.AsyncClient(verify=tls or False, trust_env=False) as client:
             return await client.request(method, self.http + path, **options)
 
     async def metrics(self, **options: Any) -> dict[str, float]:
@@ -211,11 +211,11 @@ class ServerProcess(Served):
         return [json.loads(line) for line in bytes(self.logged).split(b"\n")[:-1]]
 
     async def wait_logged(self, event: str) -> dict[str, Any]:
-        """The first line of this event."""
+        """The first line whose event begins so."""
         with trio.fail_after(SECONDS):
             while True:
                 for line in self.log:
-                    if line["event"] == event:
+                    if line["event"].startswith(event):
                         return line
                 await self._news.wait()
 
@@ -251,7 +251,9 @@ async def server_process(
     directory: where it runs: no `.env` of ours is there.  environment: its variables, beside PATH.
     """
     command = [sys.executable, "-m", "listenai", "serve", "--host", "127.0.0.1", "--port", "0"]
-    passed = {name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ}
+    passed = {
+        name: os.environ[name] for name in ("PATH", "HOME", "PYTHONPATH") if name in os.environ
+    }
     async with trio.open_nursery() as nursery:
         run = partial(
             trio.run_process,
@@ -278,7 +280,7 @@ async def _printed_address(process: trio.Process) -> tuple[str, int]:
     with trio.fail_after(30):
         while not (found := re.search(rb"(https?)://[^:\s]+:(\d+)/\n", printed)):
             data = await process.stdout.receive_some()
-            assert data, printed
+            assert data, (printed, process.stderr and await process.stderr.receive_some())
             printed += data
     return found[1].decode(), int(found[2])
 

@@ -6,6 +6,7 @@ import logging
 import signal
 import ssl
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from http import HTTPStatus
 
@@ -23,7 +24,8 @@ from listenai.dialects.base import Dialect
 from listenai.dialects.listenai import ListenAIDialect
 from listenai.dialects.negotiate import DialectRow, Negotiator
 from listenai.effects import Effects
-from listenai.errors import ConfigurationError
+from listenai.errors import ConfigurationError, ErrorCode
+from listenai.events import ErrorReported
 from listenai.server.admission import TRY_AGAIN_LATER
 from listenai.server.authentication import given_key
 from listenai.server.front_door import Address, Endpoint, serve_front_door
@@ -37,10 +39,11 @@ from listenai.sessions.memory import MemorySessionStore
 from listenai.settings import EffectiveConfiguration
 from listenai.telemetry import logs
 from listenai.tools.base import ToolRegistry
-from listenai.wire import PeekedWire, Wire
+from listenai.wire import DeviceGone, PeekedWire, Wire
 
 _log = logging.getLogger(__name__)
 
+GOODBYE_SECONDS = 2.0  # for the reason why a connection is not wanted
 FIRST_MESSAGE_SECONDS = 10.0  # a connection that says nothing is closed
 
 SYSTEM_PROMPT = (
@@ -158,6 +161,14 @@ async def _reload_on_hangup(context: ssl.SSLContext, config: Config) -> None:
                 _log.info("certificate_reloaded")
 
 
+async def _refuse_stranger(wire: Wire, dialect: Dialect) -> None:
+    error = ErrorReported(ErrorCode.UNAUTHORIZED, "this needs an API key, in the handshake")
+    with suppress(DeviceGone), trio.move_on_after(GOODBYE_SECONDS):
+        for message in dialect.send(error, trio.current_time()):
+            await wire.send(message)
+    await wire.aclose(1008, "no API key")
+
+
 @attrs.frozen
 class _Server:
     """What every connection shares."""
@@ -217,7 +228,10 @@ class _Server:
             reason = f"no message within {self.first_message_seconds:g} s"
             await wire.aclose(1008, reason)
             return
-        owner = self.guards.authentication.owner(head) or ""
+        owner = self.guards.authentication.owner(head)
+        if owner is None:  # on a path where another dialect asks for the key itself
+            await _refuse_stranger(wire, dialect)
+            return
         observer = self.watch.observers.open_connection(self.effects.new_id(), name, head.peer[0])
         conversation = Conversation(
             peeked,

@@ -68,8 +68,6 @@ class Goodbye:
 
 
 GOING_AWAY = Goodbye(1001, "the server is going away")
-# Nobody is left to read it; observers are told.
-LEFT = Goodbye(1006, "the device left")
 
 
 class Conversation:
@@ -133,9 +131,9 @@ class Conversation:
                 if not failure:
                     self._tell_closing()
                 self._outbox.close()
-        except* DeviceGone:
+        except* DeviceGone as group:
             _log.debug("device_left")
-            self._say_goodbye(LEFT)
+            self._say_goodbye(Goodbye(_close_code(group), "the device left"))
         except* DeviceStalled as group:
             _log.warning("device_stalled: %s", group.exceptions[0])
             self._say_goodbye(Goodbye(1008, "the device does not read"))
@@ -152,7 +150,7 @@ class Conversation:
 
     async def _receive(self) -> Message:
         message = await self._wire.receive()
-        self._observer.received(len(message))
+        self._observer.received(_size(message))
         return message
 
     async def _take(self, message: Message) -> None:
@@ -306,7 +304,7 @@ class Conversation:
                     self._observer.observe(event, now)
                 due = self._dialect.send(event, now) if event else self._dialect.expire(now)
                 for message in due:
-                    self._observer.sent(len(message))
+                    self._observer.sent(_size(message))
                     with trio.move_on_after(self._deadlines.stall) as stall:
                         await self._wire.send(message)
                     if stall.cancelled_caught:
@@ -343,3 +341,14 @@ class Conversation:
     def _tell(self, event: Notice) -> None:
         with suppress(DeviceStalled):  # then it will not read this either
             self._outbox.post(event)
+
+
+def _size(message: Message) -> int:
+    """Bytes on the wire, without its framing."""
+    return len(message.encode() if isinstance(message, str) else message)
+
+
+def _close_code(gone: BaseExceptionGroup[DeviceGone]) -> int:
+    """What the device closed with; several tasks may have noticed."""
+    first = gone.exceptions[0]
+    return _close_code(first) if isinstance(first, BaseExceptionGroup) else first.code

@@ -55,6 +55,7 @@ class Frames:
         self.answered = 0  # the number of the latest of our pings that was answered
         self.farewell = b""  # the close frame to send; b"": there is nobody to send it to
         self.why = ""  # the phase is no longer TALKING
+        self.code = 1006  # what the device closed with, or we because of it; 1006: neither
         self.said_goodbye = False  # the device has, in a proper close frame
         self._core = ServerProtocol(max_size=MAX_MESSAGE_BYTES, logger=_library_log)
         self._pinged = 0
@@ -168,11 +169,13 @@ class Frames:
 
     def _fail(self, code: int, reason: str) -> None:
         self.farewell = Frame(Opcode.CLOSE, Close(code, reason).serialize()).serialize(mask=False)
+        self.code = code
         self._end(f"the device broke the protocol: {reason}")
 
     def _end_by_device(self) -> None:
         if closed := self._core.close_rcvd:
             self.said_goodbye = not self._core.parser_exc
+            self.code = closed.code
             self._end(f"the device closed with {closed.code}")
         else:
             self._end(f"the device broke the protocol: {self._core.parser_exc}")

@@ -65,12 +65,12 @@ class WebSocketWire:
         if frames.messages:
             await trio.lowlevel.checkpoint()  # many small messages are not to starve the others
         if not frames.messages and frames.phase is not Phase.TALKING:
-            raise DeviceGone(frames.why)
+            raise DeviceGone(frames.why, frames.code)
         self._reading.acquire_nowait()  # fails where two tasks receive
         try:
             while not frames.messages:
                 if frames.phase is not Phase.TALKING:
-                    raise DeviceGone(frames.why)
+                    raise DeviceGone(frames.why, frames.code)
                 await self._read_on()
             return frames.messages.popleft()
         finally:
@@ -169,7 +169,7 @@ class WebSocketWire:
 
     def _check_talking(self) -> None:
         if self._frames.phase is not Phase.TALKING:
-            raise DeviceGone(self._frames.why)
+            raise DeviceGone(self._frames.why, self._frames.code)
 
     async def _write(self, frame: bytes) -> None:
         """Writes the answers to pings that wait, and a frame."""
@@ -179,7 +179,8 @@ class WebSocketWire:
         try:
             await self._writer.write(frame)
         except GONE as error:
-            raise DeviceGone(self._frames.why or f"the connection was lost: {error}") from None
+            why = self._frames.why or f"the connection was lost: {error}"
+            raise DeviceGone(why, self._frames.code) from None
 
 
 async def serve_websocket(
