@@ -1,4 +1,4 @@
-"""The command line: `python -m listenai serve | talk | config`."""
+"""The command line: `python -m listenai serve | talk | config | doctor | models`."""
 
 from __future__ import annotations
 
@@ -173,6 +173,61 @@ def show_config(host: str | None, port: str | None, as_json: bool, markdown: boo
     click.echo(show.as_text(loaded))
     for warning in loaded.warnings:
         click.echo(f"listenai: {warning}", err=True)
+
+
+# --- doctor --------------------------------------------------------------------------------
+
+
+@main.command()
+@_host
+@_port
+def doctor(host: str | None, port: str | None) -> None:
+    """Check that everything is there, can be reached and works: a line for each, and what to do.
+
+    The exit status is 0 only if nothing is broken; a line that begins with ! is advice.
+    """
+    configuration: Loaded | ConfigurationError
+    try:
+        configuration = load(os.environ, {"host": host, "port": port}, ENV_FILE)
+    except ConfigurationError as error:
+        configuration = error
+    try:
+        from listenai.app.doctor import examine
+    except (ImportError, OSError) as error:  # OSError: a native library that does not load
+        _stop([f"the installation is broken ({error}); run scripts/run.sh, or pip install '.'"])
+    status = 130  # as shells have it for Ctrl-C
+    try:
+        status = trio.run(examine, configuration, click.echo, sys.stdout.encoding)
+    except* KeyboardInterrupt:
+        click.echo("listenai: interrupted", err=True)
+    sys.exit(status)
+
+
+# --- models --------------------------------------------------------------------------------
+
+
+@main.group("models", invoke_without_command=True)
+@click.pass_context
+def models_command(context: click.Context) -> None:
+    """List the models that the engines can use: where they are looked for, found or not."""
+    if context.invoked_subcommand is None:
+        from listenai.app.models import as_lines, places_of
+
+        for line in as_lines(places_of(_load().config, os.environ)):
+            click.echo(line)
+
+
+@models_command.command("pull")
+@click.argument("name")
+def pull_model(name: str) -> None:
+    """Download the model NAME, or go on with it; `default`: what suits this machine."""
+    from listenai.app.models import PullFailed, places_of, pull
+
+    try:
+        pull(name, places_of(_load().config, os.environ), click.echo)
+    except PullFailed as error:
+        click.echo(f"listenai: {error}", err=True)
+        sys.exit(1)
 
 
 # --- small parts -----------------------------------------------------------------------------

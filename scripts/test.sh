@@ -22,7 +22,7 @@ need() {
 }
 
 begin "Python packages"
-install_package "embedded,microphone,mcp,tracing,dev"
+install_package "embedded,microphone,mcp,models,tracing,dev"
 
 begin "Native packages"
 need openssl openssl  # makes throwaway certificates
@@ -38,8 +38,6 @@ need WebKitWebDriver webkit2gtk-driver
 need Xvfb xvfb
 need pulseaudio pulseaudio
 need pactl pulseaudio-utils
-need node nodejs
-need npm npm
 
 begin "Form and types"
 bash scripts/check.sh

@@ -8,15 +8,15 @@ typescript=5.9.3
 oldest_node=20
 tsc="$venv/typescript-$typescript/node_modules/typescript/bin/tsc"
 
+export PATH="$venv/bin:$PATH"  # with the extra `dev`, a node of our own
 if ! command -v node >/dev/null; then
-  fail "node is not installed.  Please type:  sudo apt-get install -y nodejs npm"
+  fail "node is not installed.  Please type:  scripts/test.sh, which installs it into .venv"
 fi
 if [ "$(node -p 'process.versions.node.split(".")[0]')" -lt "$oldest_node" ]; then
-  fail "node $(node --version) is too old; $oldest_node or newer is needed (https://nodejs.org)."
+  fail "node $(node --version) is too old; $oldest_node or newer is needed."
 fi
 if [ ! -f "$tsc" ]; then
-  command -v npm >/dev/null ||
-    fail "npm is not installed.  Please type:  sudo apt-get install -y npm"
+  command -v npm >/dev/null || fail "npm is not installed, which belongs to node."
   say "installing TypeScript $typescript into .venv"
   log="$(mktemp)" || exit 1
   if ! npm install --silent --no-audit --no-fund --no-package-lock \

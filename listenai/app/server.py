@@ -35,6 +35,7 @@ from listenai.server.mcp_endpoint import McpEndpoint
 from listenai.server.page import PageFiles, page_routes, web_directory
 from listenai.server.protocol_docs import protocol_route
 from listenai.server.tls import reload_certificate
+from listenai.server.troubleshooting import troubleshooting_route
 from listenai.sessions.memory import MemorySessionStore
 from listenai.settings import EffectiveConfiguration
 from listenai.telemetry import logs
@@ -187,6 +188,7 @@ class _Server:
         """What HTTP clients get, beside the page and the health."""
         routes: list[BaseRoute] = [
             protocol_route(self.negotiator.dialects),
+            troubleshooting_route(),
             self.watch.metrics_route(),
         ]
         if self.config.mcp_enabled:

@@ -234,6 +234,10 @@ class Config:
         "there is no LLM service yet",
     )
 
+    models_dir: str = _setting(
+        "MODELS_DIR", "", text(or_empty="the hubs' caches"), "folder of downloaded models"
+    )
+
     # Tools.
     mcp_enabled: bool = _setting("MCP_ENABLED", True, switch(), "whether the assistant has tools")
     mcp_server_name: str = _setting(
