@@ -1,4 +1,4 @@
-"""The command line: `python -m listenai serve | talk | config | doctor | models`."""
+"""The command line: `python -m listenai serve | asr | tts | llm | talk | config | doctor | …`."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -106,6 +107,59 @@ async def _drain_on_signal(
         with trio.move_on_after(drain_seconds):
             await anext(signals)
         everything.cancel()
+
+
+# --- services ------------------------------------------------------------------------------
+
+
+def _service(default_port: int) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Options that all services have."""
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        for option in (
+            click.option("--child", is_flag=True, hidden=True),
+            click.option("--port", type=click.IntRange(0, 65535), default=default_port),
+            click.option("--host", default="0.0.0.0", help="Address to listen on."),  # noqa: S104
+        ):
+            command = option(command)
+        return command
+
+    return decorate
+
+
+@main.command()
+@_service(9200)
+@click.option("--engine", type=click.Choice(["embedded", "sherpa", "funasr"]), default="embedded")
+def asr(host: str, port: int, engine: str, child: bool) -> None:
+    """Run speech recognition as a service; ASR_SERVICE_URL is where `serve` looks for it."""
+    _run_service("run_asr", child, engine, host, port)
+
+
+@main.command()
+@_service(9300)
+@click.option("--engine", type=click.Choice(["embedded", "sherpa", "voxcpm"]), default="embedded")
+def tts(host: str, port: int, engine: str, child: bool) -> None:
+    """Run speech synthesis as a service; TTS_SERVICE_URL is where `serve` looks for it."""
+    _run_service("run_tts", child, engine, host, port)
+
+
+@main.command()
+@_service(8000)
+def llm(host: str, port: int, child: bool) -> None:
+    """Run an OpenAI-compatible language model service; LLM_BASE_URL is where it is looked for."""
+    _run_service("run_llm", child, host, port)
+
+
+def _run_service(name: str, child: bool, *arguments: Any) -> None:
+    loaded = _load()
+    from listenai.app import service_commands, start_logging
+
+    start_logging(loaded.config)
+    run = partial(getattr(service_commands, name), loaded.config, *arguments)
+    try:
+        trio.run(partial(service_commands.until_told, run, child=child))
+    except* ConfigurationError as group:
+        _stop(_problems(group))
 
 
 # --- talk ----------------------------------------------------------------------------------

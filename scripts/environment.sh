@@ -152,6 +152,18 @@ install_package() {
   remember_installed "$1"
 }
 
+# The packages of the real models, for the CPU: torch first, or pip takes another build.
+# About two minutes and 2.4 GB.
+install_models() {
+  is_installed models-for-cpu && return 0
+  say "installing PyTorch and the models' packages (the first time this takes minutes)"
+  pip_install torch==2.13.0 &&
+    pip_install -e ".[funasr,voxcpm,sherpa,embedded,dev]" &&
+    pip_install --no-deps "voxcpm>=2.0.3,<3" ||
+    fail "pip could not install the models' packages (its last lines are above)."
+  remember_installed models-for-cpu
+}
+
 need_compiler() {
   local header version
   header="$("$python" -c 'import sysconfig; print(sysconfig.get_path("include") + "/Python.h")')"

@@ -24,6 +24,9 @@ need() {
 begin "Python packages"
 install_package "embedded,microphone,mcp,models,tracing,dev"
 
+begin "Models' packages"
+install_models
+
 begin "Native packages"
 need openssl openssl  # makes throwaway certificates
 need flite flite  # speaks the test utterances

@@ -77,6 +77,8 @@ TIERS = (
             *("*.base", "dialects.*", "services.*.protocol"),
             *("commands", "*.commands", "engines.segmenter", "engines.embedded_phrases"),
             *("engines.openai_request", "engines.openai_stream", "engines.upstreams"),
+            *("engines.model_files", "engines.voxcpm_voices", "services.pool"),
+            *("services.tts.messages",),
             *(
                 "conversation.floor",
                 "conversation.actions",
@@ -144,6 +146,24 @@ PARTS = {
     ("engines.openai_stream", "engines.openai_request"): "names of tools, there and back",
     ("engines.recognizer", "engines.segmenter"): "the recognizer's segmentation, without waiting",
     ("engines.embedded_chat", "engines.embedded_phrases"): "what the embedded chat model says",
+    ("engines.funasr", "engines.funasr_model"): "the model and its thread",
+    ("engines.funasr_model", "engines.model_files"): "which files it needs",
+    ("engines.sherpa", "engines.model_files"): "which files it needs",
+    ("engines.voxcpm", "engines.voxcpm_model"): "the model and its thread",
+    ("engines.voxcpm", "engines.voxcpm_voices"): "its voices",
+    ("engines.voxcpm_model", "engines.model_files"): "which files it needs",
+    ("engines.voxcpm_model", "engines.voxcpm_voices"): "its voices",
+    ("services.asr.client", "services.asr.lines"): "its connections",
+    ("services.asr.server", "services.asr.ear"): "one client's audio",
+    ("services.tts.client", "services.tts.link"): "one connection",
+    **{
+        (f"services.{each}", f"services.{shared}"): "what both ends of all services share"
+        for each in ("asr.client", "asr.lines", "asr.server", "tts.client", "tts.link", "sockets")
+        for shared in ("pool", "sockets")
+        if each != shared
+    },
+    ("services.tts.server", "services.pool"): "what both ends of all services share",
+    ("services.tts.server", "services.sockets"): "what both ends of all services share",
     ("telemetry.events_log", "telemetry.logs"): "fields that every line of a turn has",
     ("telemetry.metrics", "telemetry.counting"): "what is counted of conversations",
     ("tools.functions", "tools.type_hints"): "a function's arguments as a JSON Schema",
@@ -160,9 +180,14 @@ PARTS = {
 # module -> (packages beside trio, why one is not enough)
 FOREIGN_TOGETHER = {
     "engines.espeak": ({"espeakng_loader", "soxr"}, "22 050 Hz is resampled where it is made"),
+    "services.llm.server": ({"hypercorn", "starlette"}, "an application, and what serves it"),
     "tools.mcp_connection": ({"mcp", "httpx2"}, "headers are set on the SDK's own HTTP client"),
     "tools.validation": ({"jsonschema", "referencing"}, "its $ref, told to fetch nothing"),
-    "engines.funasr": ({"funasr", "torch"}, "its only input in memory is a torch tensor"),
+    "engines.funasr_model": ({"funasr", "torch"}, "its only input in memory is a torch tensor"),
+    "engines.voxcpm_model": (
+        {"voxcpm", "torch", "torchaudio", "soxr"},
+        "its torchaudio is stood in for, its voices resampled",
+    ),
 }
 
 # Home folders and work trees: (?:…) keeps the pattern from finding itself.

@@ -390,17 +390,17 @@ def test_the_command_prints_what_is_in_force(tmp_path: Path):
         "--port",
         "81",
         cwd=tmp_path,
-        ASR_TIMEOUT="7",
+        HOTPIN_EXACT_WAV="no",
         MCP_INSTRUCTIONS="a\nb",
         TTS_CFG_VALUE="3",
     )
     lines = [line.split() for line in done.stdout.splitlines()]
     assert [line[0] for line in lines[1:]] == [row.setting.variable for row in defaults()]
     assert ["CLOUD_PORT", "81", "option"] in lines
-    assert ["ASR_TIMEOUT", "7", "environment", "no", "effect", "yet"] in lines
     assert ["MCP_INSTRUCTIONS", r"'a\nb'", "environment"] in lines
-    assert ["TTS_CFG_VALUE", "3", "environment", "no", "effect", "yet"] in lines
-    assert "listenai: accepted, no effect yet: ASR_TIMEOUT: " in done.stderr
+    assert ["TTS_CFG_VALUE", "3", "environment"] in lines
+    assert ["HOTPIN_EXACT_WAV", "false", "environment", "no", "effect", "yet"] in lines
+    assert "listenai: accepted, no effect yet: HOTPIN_EXACT_WAV: " in done.stderr
 
 
 def test_the_command_prints_json(tmp_path: Path):
@@ -504,7 +504,7 @@ async def test_tools_can_be_turned_off(enabled: str, tools: list[str]):
 @pytest.mark.parametrize("log_format", ["json", "text"])
 async def test_serve_warns_in_its_log(log_format: str, tmp_path: Path):
     """In the format that is configured, before it listens."""
-    (tmp_path / ".env").write_text(f"CLOUD_LOG_FORMAT={log_format}\nASR_TIMEOUT=7\n")
+    (tmp_path / ".env").write_text(f"CLOUD_LOG_FORMAT={log_format}\nHOTPIN_EXACT_WAV=no\n")
     command = [*COMMAND, "serve", "--host", "127.0.0.1", "--port", "0", "--fake-engines"]
     async with trio.open_nursery() as nursery:
         run_server = partial(
@@ -521,8 +521,8 @@ async def test_serve_warns_in_its_log(log_format: str, tmp_path: Path):
         process.terminate()
         with trio.fail_after(20):
             said = b"".join([part async for part in process.stderr]).decode()
-    line = next(line for line in said.splitlines() if "ASR_TIMEOUT" in line)
-    event = "configuration: accepted, no effect yet: ASR_TIMEOUT: the embedded engine is used"
+    line = next(line for line in said.splitlines() if "HOTPIN_EXACT_WAV" in line)
+    event = "configuration: accepted, no effect yet: HOTPIN_EXACT_WAV: Hotpin devices cannot"
     if log_format == "json":
         entry = json.loads(line)
         assert (entry["level"], entry["logger"]) == ("WARNING", "listenai.cli")

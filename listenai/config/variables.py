@@ -30,7 +30,6 @@ from listenai.sessions.base import MAX_SESSIONS
 DEFAULT_LLM_MODEL = "gpt-3.5-turbo"
 DEFAULT_VOICE_ID = "doubao-通用女声"
 
-_EMBEDDED = "the embedded engine is used, in this process"
 _AUTOMATIC = "chosen automatically"
 _ONE_FORMAT = "the only one that works yet"
 
@@ -147,27 +146,37 @@ class Config:
     )
 
     # Speech recognition.
-    asr_service_url: str = _setting(
+    asr_service_url: tuple[str, ...] = _setting(
         "ASR_SERVICE_URL",
-        "",
-        url("ws", "wss", or_empty=_AUTOMATIC),
-        "speech recognition service",
-        _EMBEDDED,
+        (),
+        urls("ws", "wss", or_empty=_AUTOMATIC),
+        "speech recognition services, the least loaded one is used",
+    )
+    asr_engine: str = _setting(
+        "ASR_ENGINE",
+        "auto",
+        choice("auto", "embedded", "sherpa", "funasr"),
+        "without a service; auto: funasr with a GPU, sherpa without, where their models are",
     )
     asr_timeout: float = _setting(
-        "ASR_TIMEOUT", 60.0, number(0.1, 3600), "seconds to wait for it", _EMBEDDED
+        "ASR_TIMEOUT", 60.0, number(0.1, 3600), "seconds to wait for a service"
     )
 
     # Speech synthesis.
-    tts_service_url: str = _setting(
+    tts_service_url: tuple[str, ...] = _setting(
         "TTS_SERVICE_URL",
-        "",
-        url("ws", "wss", or_empty=_AUTOMATIC),
-        "speech synthesis service",
-        _EMBEDDED,
+        (),
+        urls("ws", "wss", or_empty=_AUTOMATIC),
+        "speech synthesis services, the least loaded one is used",
+    )
+    tts_engine: str = _setting(
+        "TTS_ENGINE",
+        "auto",
+        choice("auto", "embedded", "sherpa", "voxcpm"),
+        "without a service; auto: voxcpm with a GPU, sherpa without, where their models are",
     )
     tts_timeout: float = _setting(
-        "TTS_TIMEOUT", 300.0, number(0.1, 3600), "seconds to wait for it", _EMBEDDED
+        "TTS_TIMEOUT", 300.0, number(0.1, 3600), "seconds between two pieces of audio of a service"
     )
     voice_id: str = _setting(
         "TTS_VOICE_ID", DEFAULT_VOICE_ID, text(), "voice of a new session; the default always works"
@@ -176,14 +185,14 @@ class Config:
         "TTS_MODE",
         "streaming",
         choice("streaming", "full"),
-        "audio as it is made, or whole",
-        "the embedded engine streams",
+        "audio of services as it is made, or whole",
     )
-    tts_cfg_value: float = _setting(
-        "TTS_CFG_VALUE", 2.0, number(0, 10), "guidance of VoxCPM", _EMBEDDED
-    )
+    tts_cfg_value: float = _setting("TTS_CFG_VALUE", 2.0, number(0, 10), "guidance of VoxCPM")
     tts_inference_timesteps: int = _setting(
-        "TTS_INFERENCE_TIMESTEPS", 30, whole(1, 1000), "steps of VoxCPM", _EMBEDDED
+        "TTS_INFERENCE_TIMESTEPS", 30, whole(1, 1000), "steps of VoxCPM"
+    )
+    voices_dir: str = _setting(
+        "TTS_VOICES_DIR", "", text(or_empty="one voice"), "folder of VoxCPM's voices: voices.json"
     )
 
     # The language model.
@@ -224,14 +233,12 @@ class Config:
         "",
         url("http", "https", or_empty="none"),
         "what our LLM service passes requests on to",
-        "there is no LLM service yet",
     )
     llm_upstream_api_key: str = _setting(
         "LLM_UPSTREAM_API_KEY",
         "",
         text(or_empty="none"),
         "its key",
-        "there is no LLM service yet",
     )
 
     models_dir: str = _setting(

@@ -8,7 +8,6 @@ where it is to be announced.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -18,51 +17,12 @@ import trio
 from listenai.conversation.actions import ToolFinished
 from listenai.conversation.items import ToolCallItem, ToolResultItem
 from listenai.conversation.outbox import Outbox
+from listenai.conversation.tool_outcomes import INTERRUPTED, Outcome, attempt
 from listenai.effects import Effects
 from listenai.engines.base import ToolCall
-from listenai.errors import ToolError
 from listenai.events import ToolReturned
 from listenai.sessions.base import Session
 from listenai.tools.base import ToolTraits
-
-# A longer result would push everything else out of a chat model's context.
-MAX_RESULT_CHARACTERS = 10_000
-
-
-@attrs.frozen
-class Outcome:
-    """What came of a call: JSON-compatible data, or in words why it failed."""
-
-    ok: bool
-    result: Any
-
-    @property
-    def content(self) -> str:
-        """The result as a chat model reads it."""
-        content = self.result if self.ok else {"error": self.result}
-        return json.dumps(content, ensure_ascii=False, allow_nan=False)
-
-
-INTERRUPTED = Outcome(ok=False, result="interrupted")
-
-
-async def attempt(name: str, seconds: float, run: Callable[[], Awaitable[Any]]) -> Outcome:
-    """Runs a tool for so long at most; whatever it raises or returns becomes an outcome."""
-    try:
-        with trio.fail_after(seconds):
-            result = await run()
-    except ToolError as error:
-        return Outcome(False, str(error))
-    except trio.TooSlowError:
-        return Outcome(False, f"{name} took longer than {seconds:g} seconds")
-    outcome = Outcome(True, result)
-    try:
-        size = len(outcome.content)
-    except (TypeError, ValueError, RecursionError):
-        return Outcome(False, f"{name} returned something that is not JSON")
-    if size > MAX_RESULT_CHARACTERS:
-        return Outcome(False, f"{name} returned {size} characters; {MAX_RESULT_CHARACTERS} fit")
-    return outcome
 
 
 @attrs.define(eq=False)

@@ -9,17 +9,13 @@ from typing import Any
 import attrs
 import trio
 
-from listenai.conversation.background_tools import (
-    INTERRUPTED,
-    BackgroundTools,
-    Outcome,
-    attempt,
-)
+from listenai.conversation.background_tools import BackgroundTools
 from listenai.conversation.device_tools import DeviceTools
 from listenai.conversation.items import ToolCallItem, ToolResultItem
 from listenai.conversation.outbox import Outbox
 from listenai.conversation.phrases import ONE_MOMENT, in_language
 from listenai.conversation.reply_writer import ReplyWriter
+from listenai.conversation.tool_outcomes import INTERRUPTED, STILL_RUNNING, Outcome, attempt
 from listenai.conversation.turn import ToolRound, Turn
 from listenai.effects import Effects
 from listenai.engines.base import ChatMessage, ToolCall
@@ -29,9 +25,6 @@ from listenai.sessions.base import Session
 from listenai.tools.base import ArgumentChecker, Tool, ToolRegistry, ToolTraits
 
 DEVICE_TOOL = ToolTraits()  # how a tool of the device is run
-STILL_RUNNING = Outcome(
-    ok=True, result={"status": "running", "note": "the result is not known yet and comes later"}
-)
 
 
 @attrs.frozen

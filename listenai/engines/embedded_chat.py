@@ -322,7 +322,7 @@ def _greet(command: Command, _: _Situation) -> str:
     return f"{text.capitalize() if 'good' in text else 'Hello'}! What can I do for you?"
 
 
-def _control(command: Command, situation: _Situation) -> str:
+def _control(command: Command, situation: _Situation) -> str | _Wish:
     match command.text:
         case "continue" | "go on":
             texts = [*phrases.STORIES, *phrases.FACTS, *phrases.JOKES]

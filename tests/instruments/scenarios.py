@@ -29,7 +29,7 @@ from fakes import (
 
 from listenai.audio import SAMPLE_BYTES
 from listenai.conversation.items import Item
-from listenai.conversation.tool_calls import STILL_RUNNING
+from listenai.conversation.tool_outcomes import STILL_RUNNING
 from listenai.device import Capabilities
 from listenai.engines.base import ReplyText
 from listenai.errors import ChatModelError, ErrorCode, SynthesizerError

@@ -1,0 +1,78 @@
+"""What was chosen for a stage, and why; printed by `serve`."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from typing import TypeVar
+
+import attrs
+
+from listenai.app.models import Places, Survey, survey
+from listenai.errors import ConfigurationError, EngineError
+
+_log = logging.getLogger(__name__)
+T = TypeVar("T")
+GPU_DEVICE = Path("/dev/nvidiactl")
+
+
+def device() -> str:
+    """Where models run, as PyTorch names it."""
+    return "cuda" if GPU_DEVICE.exists() else "cpu"
+
+
+@attrs.frozen
+class Choice:
+    """Which engine was taken for a stage, and why."""
+
+    stage: str
+    engine: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.stage}: {self.engine} ({self.reason})"
+
+
+Tell = Callable[[Choice], None]
+
+
+def log_choice(choice: Choice) -> None:
+    """For whoever prints nothing."""
+    _log.info("engine_chosen: %s", choice)
+
+
+def find_models(names: Sequence[str], places: Places) -> Iterator[Survey]:
+    """Those of these models that can be loaded here and now, in this order."""
+    found = {each.model.name: each for each in survey(places)}
+    for name in names:
+        if found[name].folder and found[name].installed:
+            yield found[name]
+
+
+def need_model(names: Sequence[str], places: Places, variable: str) -> Survey:
+    """The first of these models that can be loaded; ConfigurationError says what is missing."""
+    if here := next(find_models(names, places), None):
+        return here
+    problems = []
+    for each in survey(places):
+        if each.model.name in names:
+            extra = "" if each.installed else f"; first pip install 'listenai[{each.model.extra}]'"
+            why = "; ".join(each.problems) or "it is not here"
+            problems.append(
+                f"{variable}: {each.model.name}: {why}: "
+                f"python -m listenai models pull {each.model.name}{extra}"
+            )
+    raise ConfigurationError(problems)
+
+
+@asynccontextmanager
+async def loaded(stage: str, opening: AbstractAsyncContextManager[T]) -> AsyncIterator[T]:
+    """What is opened; where it cannot be loaded, a ConfigurationError says so."""
+    async with AsyncExitStack() as stack:
+        try:
+            engine = await stack.enter_async_context(opening)
+        except EngineError as error:
+            raise ConfigurationError([f"{stage}: {error}"]) from error
+        yield engine

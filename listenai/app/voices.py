@@ -1,0 +1,120 @@
+"""Which synthesizer speaks."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import trio
+
+from listenai.app.choices import Choice, Tell, device, find_models, loaded, need_model
+from listenai.app.models import Places
+from listenai.app.supervision import ChildService, supervise
+from listenai.config import Config
+from listenai.effects import Effects
+from listenai.engines.base import Synthesizer
+from listenai.engines.espeak import EspeakSynthesizer
+from listenai.engines.sherpa import SherpaSynthesizer
+from listenai.engines.voxcpm import VoxcpmSynthesizer
+from listenai.errors import ConfigurationError, SynthesizerError
+from listenai.services.tts.client import TtsServiceSynthesizer
+from listenai.services.tts.link import LinkDeadlines
+
+STAGE = "speech synthesis"
+VOXCPM_MODELS = ("voxcpm-0.5b",)
+SHERPA_MODELS = ("sherpa-kokoro", "sherpa-piper")
+# Without an answer nobody knows its voices: a server cannot start.
+FIRST_ANSWER_SECONDS = 60.0
+
+
+@asynccontextmanager
+async def open_synthesizer(
+    config: Config, places: Places, tell: Tell
+) -> AsyncIterator[Synthesizer]:
+    """An explicit URL, else a model for the GPU, else one for the CPU, else the embedded one.
+
+    What holds the GIL runs as a service of ours, in a process of its own.
+    """
+    engine, reason = _engine(config, places)
+    if config.tts_service_url:
+        urls = ", ".join(config.tts_service_url)
+        tell(Choice(STAGE, f"the service at {urls}", "TTS_SERVICE_URL"))
+        async with _connected(config, config.tts_service_url) as synthesizer:
+            yield synthesizer
+    elif engine == "voxcpm":
+        need_model(VOXCPM_MODELS, places, "TTS_ENGINE=voxcpm")  # rather here than in the child
+        tell(Choice(STAGE, "voxcpm, in a process of its own", reason))
+        service = ChildService("tts", ["tts", "--host", "127.0.0.1", "--engine", "voxcpm"])
+        async with trio.open_nursery() as nursery:
+            url = await nursery.start(supervise, service)
+            async with _connected(config, (url,)) as synthesizer:
+                yield synthesizer
+            nursery.cancel_scope.cancel()
+    else:
+        async with open_own_synthesizer(config, places, engine, reason, tell) as synthesizer:
+            yield synthesizer
+
+
+def _engine(config: Config, places: Places) -> tuple[str, str]:
+    if config.tts_engine != "auto":
+        return config.tts_engine, f"TTS_ENGINE={config.tts_engine}"
+    if device() == "cuda" and (here := next(find_models(VOXCPM_MODELS, places), None)):
+        return "voxcpm", f"a GPU, and {here.model.name} is here"
+    if here := next(find_models(SHERPA_MODELS, places), None):
+        return "sherpa", f"{here.model.name} is here"
+    return "embedded", "no TTS_SERVICE_URL, and no model is here"
+
+
+@asynccontextmanager
+async def open_own_synthesizer(
+    config: Config, places: Places, engine: str, reason: str, tell: Tell
+) -> AsyncIterator[Synthesizer]:
+    """One in this process: "embedded", "sherpa" or, for a service, "voxcpm"."""
+    if engine == "embedded":
+        tell(Choice(STAGE, "espeak-ng", reason))
+        synthesizer = EspeakSynthesizer()
+        async with trio.open_nursery() as nursery:
+            # The first question should not wait for what is loaded on first use.
+            nursery.start_soon(trio.to_thread.run_sync, synthesizer.load)
+            yield synthesizer
+            nursery.cancel_scope.cancel()
+        return
+    names = SHERPA_MODELS if engine == "sherpa" else VOXCPM_MODELS
+    here = need_model(names, places, f"TTS_ENGINE={engine}")
+    name, folder = here.model.name, here.folder
+    assert folder  # or it would not be here
+    tell(Choice(STAGE, f"{name} in {folder}", reason))
+    if engine == "sherpa":
+        async with loaded(STAGE, SherpaSynthesizer.open(folder, model=name)) as sherpa:
+            yield sherpa
+    else:
+        opening = VoxcpmSynthesizer.open(
+            folder,
+            voices_folder=Path(config.voices_dir) if config.voices_dir else None,
+            device=device(),
+            cfg_value=config.tts_cfg_value,
+            inference_timesteps=config.tts_inference_timesteps,
+        )
+        async with loaded(STAGE, opening) as voxcpm:
+            yield voxcpm
+
+
+@asynccontextmanager
+async def _connected(config: Config, urls: tuple[str, ...]) -> AsyncIterator[Synthesizer]:
+    synthesizer = TtsServiceSynthesizer(
+        urls,
+        random=Effects().random,
+        mode=config.tts_mode,
+        cfg_value=config.tts_cfg_value,
+        inference_timesteps=config.tts_inference_timesteps,
+        deadlines=LinkDeadlines(silence=config.tts_timeout),
+    )
+    async with trio.open_nursery() as nursery:
+        await nursery.start(synthesizer.run)
+        try:
+            await synthesizer.ready(FIRST_ANSWER_SECONDS)
+        except SynthesizerError as error:
+            raise ConfigurationError([f"TTS_SERVICE_URL: {error}"]) from error
+        yield synthesizer
+        nursery.cancel_scope.cancel()

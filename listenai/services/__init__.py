@@ -1,0 +1,1 @@
+"""Engines on the network: each a protocol without I/O, a server, and a client."""

@@ -1,0 +1,1 @@
+"""Speech synthesis on the network (spec 000, "TTS Service")."""
