@@ -78,7 +78,7 @@ TIERS = (
             *("commands", "*.commands", "engines.segmenter", "engines.embedded_phrases"),
             *("engines.openai_request", "engines.openai_stream", "engines.upstreams"),
             *("engines.model_files", "engines.voxcpm_voices", "services.pool"),
-            *("services.tts.messages",),
+            *("services.tts.messages", "services.llm.completion"),
             *(
                 "conversation.floor",
                 "conversation.actions",

@@ -141,7 +141,10 @@ async def _library(stream: Stream) -> AsyncIterator[trio.Nursery]:
     """A shielded nursery for the library's reader, and the stream's end."""
     try:
         async with trio.open_nursery() as nursery:
-            library: trio.Nursery = await nursery.start(_hold_nursery)
+            # Shielded: a task that starts in a cancelled scope is not handed over, and this one
+            # would sleep where nobody can wake it.
+            with trio.CancelScope(shield=True):
+                library: trio.Nursery = await nursery.start(_hold_nursery)
             try:
                 yield library
             finally:

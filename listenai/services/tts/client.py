@@ -232,17 +232,14 @@ class TtsServiceSynthesizer:
         """One connection from its beginning to its loss."""
         url, deadlines = line.upstream.url, self._deadlines
         try:
-            # Not cancelled while it is entered: the library's reader would never end.
-            with trio.CancelScope(shield=True) as entering:
-                async with open_socket(
-                    url, seconds=deadlines.connect, max_message_bytes=MAX_MESSAGE_BYTES
-                ) as socket:
-                    entering.shield = False
-                    ready = await _receive_ready(socket, deadlines.connect)
-                    link = Link(line.upstream, socket, ready, deadlines, self._finish)
-                    self._welcome(line, link)
-                    line.connecting.discard(attempt)
-                    await self._run_link(line, link)
+            async with open_socket(
+                url, seconds=deadlines.connect, max_message_bytes=MAX_MESSAGE_BYTES
+            ) as socket:
+                ready = await _receive_ready(socket, deadlines.connect)
+                link = Link(line.upstream, socket, ready, deadlines, self._finish)
+                self._welcome(line, link)
+                line.connecting.discard(attempt)
+                await self._run_link(line, link)
         except* LOST as group:
             self._learn_loss(line.upstream, why_lost(group))
         finally:

@@ -136,16 +136,13 @@ class _Service:
             await trio.aclose_forcefully(stream)
 
     async def _serve_socket(self, stream: trio.SocketStream) -> None:
-        # Not cancelled while it is entered: the library's reader would never end.
-        with trio.CancelScope(shield=True) as entering:
-            async with accept_socket(
-                stream,
-                path=PATH,
-                seconds=self.deadlines.handshake,
-                max_message_bytes=MAX_REQUEST_BYTES,
-            ) as socket:
-                entering.shield = False
-                await self._converse(socket)
+        async with accept_socket(
+            stream,
+            path=PATH,
+            seconds=self.deadlines.handshake,
+            max_message_bytes=MAX_REQUEST_BYTES,
+        ) as socket:
+            await self._converse(socket)
 
     async def _converse(self, socket: WebSocketConnection) -> None:
         if self.connections >= self.max_connections:

@@ -1,0 +1,169 @@
+"""Spoken turns through the real FunASR and the real VoxCPM, each in a process of its own.
+
+The checkpoints are tiny ones made here: whatever is said, Fun-ASR-Nano hears the words wired into
+it, and VoxCPM says noise whose length is that of its text.  `serve` starts both processes itself.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import attrs
+import psutil
+import pytest
+import trio
+from end_to_end_server import recording
+from openai_server import OpenAIServer, open_openai_server, saying
+from served import ServerProcess, server_process
+
+from listenai.client.device import Device
+from listenai.client.turns import Reply
+
+pytestmark = [
+    pytest.mark.models,
+    pytest.mark.engines,
+    pytest.mark.slow,
+    # The packages warn about themselves and each other while the checkpoints are built.
+    *(
+        pytest.mark.filterwarnings(f"ignore::{category}")
+        for category in ("DeprecationWarning", "FutureWarning", "UserWarning", "SyntaxWarning")
+    ),
+]
+
+WORDS = (" what", " time", " is", " it")
+HEARD = "what time is it"
+ANSWER = "Noon."
+# VoxCPM's bound for a text of so many tokens, here letters and a blank before them.
+ANSWER_SECONDS = (6 * len("_" + ANSWER) + 10) * 0.08
+QUESTION = "stop.wav"  # other words than are heard: nothing but the model can have heard them
+RETURN_SECONDS = 60.0  # in which a process that died has been started again and has loaded
+END_SECONDS = 10.0
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder for MODELS_DIR with both checkpoints, by our names for the models."""
+    for package in ("torch", "funasr", "kaldi_native_fbank", "soxr", "einops"):
+        pytest.importorskip(package, reason=f"{package} is missing: see scripts/test.sh")
+    from listenai.engines.voxcpm_model import _provide_torchaudio
+
+    _provide_torchaudio()  # which importing the package needs
+    pytest.importorskip("voxcpm", reason="voxcpm is missing: see scripts/test.sh")
+    from engines.tiny_models import tiny_funasr, tiny_voxcpm
+
+    folder = tmp_path_factory.mktemp("models")
+    tiny_funasr.build_nano(folder / "fun-asr-nano", WORDS)
+    tiny_voxcpm.build_voxcpm(folder / "voxcpm-0.5b")
+    return folder
+
+
+@attrs.frozen
+class Assistant:
+    """A server with its two models, and the language model that it asks."""
+
+    server: ServerProcess
+    chat_model: OpenAIServer
+
+    def services(self) -> Mapping[str, psutil.Process]:
+        """The processes that the server has started, by their stage."""
+        children = psutil.Process(self.server.process.pid).children()
+        return {child.cmdline()[3]: child for child in children if is_alive(child)}
+
+    async def ask(self, device: Device, timeout: float = 30.0) -> Reply:
+        """A spoken question's answer: the words come from one model, the sound from the other."""
+        await device.speak(recording(QUESTION))
+        reply = await device.wait_reply(timeout)
+        assert reply.transcript == HEARD == self.chat_model.requests[-1].last_text
+        assert reply.text == ANSWER
+        assert len(reply.audio) == pytest.approx(ANSWER_SECONDS * reply.sample_rate * 2, rel=0.01)
+        assert reply.level_dbfs > -80  # noise, not silence
+        assert not device.log.violations
+        return reply
+
+
+@asynccontextmanager
+async def assistant(models: Path, directory: Path) -> AsyncIterator[Assistant]:
+    """Both models are loaded."""
+    async with (
+        open_openai_server(usual=saying(ANSWER)) as chat_model,
+        server_process(
+            directory=directory,
+            MODELS_DIR=str(models),
+            ASR_ENGINE="funasr",
+            TTS_ENGINE="voxcpm",
+            TTS_INFERENCE_TIMESTEPS="1",
+            LLM_BASE_URL=chat_model.url,
+        ) as server,
+    ):
+        while b"asr_service_ready" not in server.logged:  # noqa: ASYNC110 - another process's log
+            await trio.sleep(0.05)
+        yield Assistant(server, chat_model)
+
+
+def is_alive(process: psutil.Process) -> bool:
+    return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+
+
+async def wait_gone(processes: Mapping[str, psutil.Process]) -> None:
+    """Until none of them runs any more."""
+    with trio.fail_after(END_SECONDS):
+        while any(is_alive(process) for process in processes.values()):
+            await trio.sleep(0.02)
+
+
+def cpu_seconds(process: psutil.Process) -> float:
+    times = process.cpu_times()
+    return times.user + times.system
+
+
+async def test_a_spoken_turn_through_models_that_do_not_hold_up_the_server(
+    models: Path, tmp_path: Path
+) -> None:
+    """While they work its loop is less than 20 ms late; they end when it is told to."""
+    async with assistant(models, tmp_path) as running, Device.connect(running.server.ws) as device:
+        services = running.services()
+        assert set(services) == {"asr", "tts"}
+        worked = {name: cpu_seconds(process) for name, process in services.items()}
+        before = await running.server.metrics()
+        for _ in range(3):
+            reply = await running.ask(device)
+            assert not reply.errors
+        after = await running.server.metrics()
+        for name, process in services.items():
+            assert cpu_seconds(process) > worked[name] + 0.05, f"{name} did nothing"
+        punctual, looked = (
+            after[name] - before[name]
+            for name in (
+                'listenai_loop_lag_seconds_bucket{le="0.02"}',
+                "listenai_loop_lag_seconds_count",
+            )
+        )
+        assert looked > 100
+        assert punctual >= 0.99 * looked, f"late {looked - punctual:g} times of {looked:g}"
+        await running.server.end(signal.SIGTERM)
+        assert running.server.process.returncode == 0
+        await wait_gone(services)
+
+
+async def test_a_model_that_dies_is_started_again_and_the_next_turn_works(
+    models: Path, tmp_path: Path
+) -> None:
+    """What is said meanwhile is answered; and when the server itself is killed, they end, too."""
+    async with assistant(models, tmp_path) as running, Device.connect(running.server.ws) as device:
+        first = running.services()
+        await running.ask(device)
+        for process in first.values():
+            os.kill(process.pid, signal.SIGKILL)
+        await running.ask(device, RETURN_SECONDS)
+        second = running.services()
+        assert set(second) == {"asr", "tts"}
+        assert all(second[name].pid != first[name].pid for name in first)
+        reply = await running.ask(device)
+        assert not reply.errors
+        await running.server.end(signal.SIGKILL)
+        await wait_gone(second)
