@@ -56,6 +56,12 @@ def serve(host: str | None, port: str | None, fake_engines: bool, fake_speech_ms
     start_logging(loaded.config)
     for warning in loaded.warnings:
         _log.warning("configuration: %s", warning)
+    if not fake_engines and sys.stdin.isatty() and sys.stdout.isatty():
+        from listenai.app.model_offer import offer_models
+        from listenai.app.models import places_of
+
+        places = places_of(loaded.config, os.environ)
+        offer_models(loaded.config, places, click.confirm, click.echo)
     try:
         trio.run(_serve, loaded.config, fake_engines, fake_speech_ms)
     except* ConfigurationError as group:
