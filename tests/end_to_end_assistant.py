@@ -17,7 +17,7 @@ import trio
 from served import Served, serving_engines
 
 from listenai.app import open_engines
-from listenai.app.engines import Choice
+from listenai.app.choices import Choice
 from listenai.client.turns import Reply
 from listenai.config import Config
 from listenai.conversation.dialogue import Engines
