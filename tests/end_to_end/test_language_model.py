@@ -41,7 +41,7 @@ from openai_server import (
 from served import Served, serving_engines
 
 from listenai.app import open_engines
-from listenai.app.engines import Choice
+from listenai.app.choices import Choice
 from listenai.client.device import Device
 from listenai.client.turns import Reply
 from listenai.config import Config
