@@ -79,39 +79,43 @@ async def _serve(config: Config, fake_engines: bool, fake_speech_ms: int) -> Non
     from listenai.app import open_engines  # its imports take longer than `--help` should
     from listenai.app import serve as serve_app
 
-    draining = trio.Event()
+    serving, draining = trio.Event(), trio.Event()
     opening = open_engines(
         config, fake=fake_engines, fake_speech_ms=fake_speech_ms, tell=click.echo
     )
-    async with opening as engines, trio.open_nursery() as nursery:
-        await nursery.start(_drain_on_signal, draining, config.drain_timeout, nursery.cancel_scope)
+    async with trio.open_nursery() as nursery:
+        everything = nursery.cancel_scope
+        await nursery.start(_end_on_signal, serving, draining, config.drain_timeout, everything)
+        async with opening as engines, trio.open_nursery() as connections:
+            run = partial(serve_app, config, engines, draining=draining)
+            for address in await connections.start(run):
+                here = address.host in ("0.0.0.0", "::", "127.0.0.1")  # noqa: S104
+                shown = attrs.evolve(address, host="localhost") if here else address
+                click.echo(f"ListenAI is listening: open {shown.url('http')}/")
+                click.echo(f"Devices connect to {shown.url('ws')}/   (Ctrl-C ends the server)")
+            serving.set()
+        everything.cancel()
 
-        async def run(*, task_status: trio.TaskStatus[Any]) -> None:
-            await serve_app(config, engines, draining=draining, task_status=task_status)
-            nursery.cancel_scope.cancel()
 
-        addresses = await nursery.start(run)
-        for address in addresses:
-            here = address.host in ("0.0.0.0", "::", "127.0.0.1")  # noqa: S104
-            shown = attrs.evolve(address, host="localhost") if here else address
-            click.echo(f"ListenAI is listening: open {shown.url('http')}/")
-            click.echo(f"Devices connect to {shown.url('ws')}/   (Ctrl-C ends the server)")
-
-
-async def _drain_on_signal(
+async def _end_on_signal(
+    serving: trio.Event,
     draining: trio.Event,
     drain_seconds: float,
     everything: trio.CancelScope,
     *,
     task_status: trio.TaskStatus[None],
 ) -> None:
-    """First signal: replies are finished, for so long; the second, or that time: the end."""
+    """First signal: replies are finished, for so long; the second, or that time: the end.
+
+    While it does not serve yet, the first signal is the end.
+    """
     with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
         task_status.started()
         await anext(signals)
         draining.set()
-        with trio.move_on_after(drain_seconds):
-            await anext(signals)
+        if serving.is_set():
+            with trio.move_on_after(drain_seconds):
+                await anext(signals)
         everything.cancel()
 
 
@@ -135,16 +139,16 @@ def _service(default_port: int) -> Callable[[Callable[..., None]], Callable[...,
 
 @main.command()
 @_service(9200)
-@click.option("--engine", type=click.Choice(["embedded", "sherpa", "funasr"]), default="embedded")
-def asr(host: str, port: int, engine: str, child: bool) -> None:
+@click.option("--engine", type=click.Choice(["embedded", "sherpa", "funasr"]), help="[ASR_ENGINE]")
+def asr(host: str, port: int, engine: str | None, child: bool) -> None:
     """Run speech recognition as a service; ASR_SERVICE_URL is where `serve` looks for it."""
     _run_service("run_asr", child, engine, host, port)
 
 
 @main.command()
 @_service(9300)
-@click.option("--engine", type=click.Choice(["embedded", "sherpa", "voxcpm"]), default="embedded")
-def tts(host: str, port: int, engine: str, child: bool) -> None:
+@click.option("--engine", type=click.Choice(["embedded", "sherpa", "voxcpm"]), help="[TTS_ENGINE]")
+def tts(host: str, port: int, engine: str | None, child: bool) -> None:
     """Run speech synthesis as a service; TTS_SERVICE_URL is where `serve` looks for it."""
     _run_service("run_tts", child, engine, host, port)
 

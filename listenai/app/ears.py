@@ -33,7 +33,7 @@ async def open_transcriber(
 
     What holds the GIL runs as a service of ours, in a process of its own.
     """
-    engine, reason = _engine(config, places)
+    engine, reason = choose_engine(config, places)
     if config.asr_service_url:
         urls = ", ".join(config.asr_service_url)
         tell(Choice(STAGE, f"the service at {urls}", "ASR_SERVICE_URL"))
@@ -53,7 +53,8 @@ async def open_transcriber(
             yield transcriber
 
 
-def _engine(config: Config, places: Places) -> tuple[str, str]:
+def choose_engine(config: Config, places: Places) -> tuple[str, str]:
+    """The engine where there is no service, and why it."""
     if config.asr_engine != "auto":
         return config.asr_engine, f"ASR_ENGINE={config.asr_engine}"
     if device() == "cuda" and (here := next(find_models(FUNASR_MODELS, places), None)):

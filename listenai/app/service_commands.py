@@ -16,12 +16,11 @@ from functools import partial
 import httpx
 import trio
 
+from listenai.app import ears, voices
 from listenai.app.chat_models import openai_model
 from listenai.app.choices import Tell, log_choice
-from listenai.app.ears import open_own_transcriber
 from listenai.app.models import places_of
 from listenai.app.supervision import LISTENING
-from listenai.app.voices import open_own_synthesizer
 from listenai.config import Config
 from listenai.engines.base import ChatModel
 from listenai.engines.embedded_chat import EmbeddedChatModel
@@ -36,14 +35,15 @@ EMBEDDED_MODEL = "listenai-embedded"  # its name to clients of the LLM service
 
 
 async def run_asr(
-    config: Config, engine: str, host: str, port: int, tell: Tell = log_choice
+    config: Config, engine: str | None, host: str, port: int, tell: Tell = log_choice
 ) -> None:
-    """The ASR service, with this engine in its process."""
+    """The ASR service, with this engine, or the configured one, in its process."""
+    places = places_of(config, os.environ)
+    chosen, reason = (engine, "--engine") if engine else ears.choose_engine(config, places)
 
     @asynccontextmanager
     async def load() -> AsyncIterator[Hearing]:
-        places = places_of(config, os.environ)
-        async with open_own_transcriber(places, engine, "as asked", tell) as transcriber:
+        async with ears.open_own_transcriber(places, chosen, reason, tell) as transcriber:
             yield Hearing(transcriber, TenVadDetector, SegmentingRecognizerFactory)
 
     async with trio.open_nursery() as nursery:
@@ -53,12 +53,13 @@ async def run_asr(
 
 
 async def run_tts(
-    config: Config, engine: str, host: str, port: int, tell: Tell = log_choice
+    config: Config, engine: str | None, host: str, port: int, tell: Tell = log_choice
 ) -> None:
-    """The TTS service, with this engine in its process."""
+    """The TTS service, with this engine, or the configured one, in its process."""
     places = places_of(config, os.environ)
+    chosen, reason = (engine, "--engine") if engine else voices.choose_engine(config, places)
     async with (
-        open_own_synthesizer(config, places, engine, "as asked", tell) as synthesizer,
+        voices.open_own_synthesizer(config, places, chosen, reason, tell) as synthesizer,
         trio.open_nursery() as nursery,
     ):
         [url, *_] = await nursery.start(partial(serve_tts, synthesizer, host=host, port=port))

@@ -36,7 +36,7 @@ async def open_synthesizer(
 
     What holds the GIL runs as a service of ours, in a process of its own.
     """
-    engine, reason = _engine(config, places)
+    engine, reason = choose_engine(config, places)
     if config.tts_service_url:
         urls = ", ".join(config.tts_service_url)
         tell(Choice(STAGE, f"the service at {urls}", "TTS_SERVICE_URL"))
@@ -56,7 +56,8 @@ async def open_synthesizer(
             yield synthesizer
 
 
-def _engine(config: Config, places: Places) -> tuple[str, str]:
+def choose_engine(config: Config, places: Places) -> tuple[str, str]:
+    """The engine where there is no service, and why it."""
     if config.tts_engine != "auto":
         return config.tts_engine, f"TTS_ENGINE={config.tts_engine}"
     if device() == "cuda" and (here := next(find_models(VOXCPM_MODELS, places), None)):

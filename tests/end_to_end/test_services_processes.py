@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import socket
 import statistics
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -12,6 +13,7 @@ from typing import Any
 import attrs
 import pytest
 import trio
+import trio.testing
 from end_to_end_assistant import (
     Running,
     open_assistant,
@@ -25,6 +27,7 @@ from served import Served
 
 from listenai.app.models import Places
 from listenai.app.voices import FIRST_ANSWER_SECONDS, open_synthesizer
+from listenai.audio import SAMPLE_RATE
 from listenai.client.device import Device
 from listenai.client.turns import Arrived, Reply, Turn
 from listenai.config import Config
@@ -33,6 +36,7 @@ from listenai.errors import ConfigurationError
 pytestmark = pytest.mark.engines
 
 SECONDS = 30.0  # for any one thing that is waited for
+SOME_WORDS = 0.7  # seconds
 EXCUSE = "Sorry, I cannot answer right now."
 
 # A TTS service as slow as a large model: what is lost with it is in mid sentence.
@@ -165,6 +169,12 @@ def messages(events: Sequence[Arrived], kind: str, **fields: Any) -> list[dict[s
     return [message for message in found if fields.items() <= message.items()]
 
 
+def audio_since(device: Device, when: float) -> float:
+    """Seconds of it that have come."""
+    came = [e.message["samples"] for e in device.log.events if e.type == "audio" and e.at >= when]
+    return sum(came) / SAMPLE_RATE
+
+
 def words_told(parts: Sequence[str]) -> list[str]:
     """The words of sentences, where one that was broken off is followed by its unspoken end."""
     words: list[str] = []
@@ -187,7 +197,6 @@ async def test_spoken_fixtures_pass_as_in_one_process(tmp_path: Path):
         "weather_beijing.wav",
         "comma_pause.wav",
         "stop.wav",
-        "dog_and_house.wav",
     ]
     async with open_assistant() as server:
         alone = await replies(server, names)
@@ -205,7 +214,7 @@ async def test_spoken_fixtures_pass_as_in_one_process(tmp_path: Path):
         for told in (alone, apart)
     )
     print(f"voice to voice, ms: one process {middle_alone:.0f}, four {middle_apart:.0f}")
-    assert 0 < middle_apart < middle_alone + 250
+    assert 0 < middle_apart < middle_alone + 500
 
 
 async def replies(server: Served, names: Sequence[str]) -> dict[str, Reply]:
@@ -322,7 +331,8 @@ async def test_a_slow_voice_that_dies_goes_on_at_the_first_unspoken_word(tmp_pat
         await device.type_text("Tell me a story.")
         turn, _ = await device.wait_sound(SECONDS)
         await until(device, lambda: len(sentences(turn)) == 2)
-        await until(device, lambda: turn.events[-1].type == "audio")
+        begun_at = trio.current_time()
+        await until(device, lambda: audio_since(device, begun_at) >= SOME_WORDS)
         await processes.tts.kill()
         await until(device, lambda: device.log.errors)
         assert errors(device) == [("TTS_ERROR", turn.id)]
@@ -331,6 +341,7 @@ async def test_a_slow_voice_that_dies_goes_on_at_the_first_unspoken_word(tmp_pat
         await until(device, lambda: len(sentences(turn)) == 3)
         _, broken, rest = sentences(turn)
         assert broken.endswith(rest)
+        assert 1 <= len(rest.split()) < len(broken.split())
         await device.interrupt()
         await until(device, lambda: turn.closed)
         assert not device.log.violations
@@ -355,7 +366,7 @@ async def test_a_server_waits_for_a_voice_that_is_not_there_yet(tmp_path: Path):
             starting.start_soon(serve)
             with trio.fail_after(SECONDS):
                 while b"Connection refused" not in log.read_bytes():
-                    await trio.sleep(0.01)
+                    await trio.testing.wait_all_tasks_blocked(0.01)
             assert not served
             await voice.start()
         async with Device.connect(served[0].ws) as device:
@@ -363,13 +374,20 @@ async def test_a_server_waits_for_a_voice_that_is_not_there_yet(tmp_path: Path):
             assert (await device.wait_reply(SECONDS)).audible
 
 
-async def test_a_server_without_a_voice_gives_up_in_time(autojump_clock: trio.testing.MockClock):
+async def test_a_server_without_a_voice_gives_up_in_time(
+    autojump_clock: trio.testing.MockClock, tmp_path: Path
+):
     """A sentence that names the setting and what is wrong; the command line makes it status 2."""
     autojump_clock.autojump_threshold = 0.01  # a refused connection takes real time
-    with socket_that_is_closed() as url, pytest.raises(ConfigurationError) as caught:
-        async with open_synthesizer(Config(tts_service_url=(url,)), Places(), print):
-            pass
+    with socket.socket() as deaf:  # bound, but it does not listen
+        deaf.bind(("127.0.0.1", 0))
+        url = f"ws://127.0.0.1:{deaf.getsockname()[1]}/tts"
+        opening = open_synthesizer(Config(tts_service_url=(url,)), Places(None, tmp_path), print)
+        with pytest.RaisesGroup(ConfigurationError) as caught:
+            async with opening:
+                pytest.fail("there is no voice")
     assert trio.current_time() == pytest.approx(FIRST_ANSWER_SECONDS, abs=1)
-    [problem] = caught.value.problems
+    [error] = caught.value.exceptions
+    [problem] = error.problems
     assert problem.startswith("TTS_SERVICE_URL: ")
     assert url in problem
