@@ -4,7 +4,7 @@
 import { exposeForReading } from "./debug.js";
 import { Live } from "./live.js";
 import { Recording, openArchive, openSession } from "./session.js";
-import { readSettings } from "./settings.js";
+import { keyIn, readSettings, withoutKey } from "./settings.js";
 import { Show } from "./show.js";
 import { situationOf } from "./situation.js";
 import { INITIAL, reduce } from "./state.js";
@@ -34,6 +34,11 @@ const TICK_MS = 250; // countdowns, durations
 // --- what the page knows ---------------------------------------------------------------------
 
 const settings = readSettings(localStorage.getItem(SETTINGS_ITEM));
+const broughtKey = keyIn(location.href);
+if (broughtKey) {
+  sessionStorage.setItem(KEY_ITEM, broughtKey);
+  history.replaceState(null, "", withoutKey(location.href)); // not to be read over a shoulder
+}
 let key = sessionStorage.getItem(KEY_ITEM) ?? "";
 const began = { type: "began", epochMs: performance.timeOrigin, origin: "live" };
 /** @type {State} */

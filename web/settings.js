@@ -121,6 +121,11 @@ export function socketUrl(entered, page, key = "") {
   return url.href;
 }
 
+/** The API key that an address brings, or "". @param {string} url */
+export function keyIn(url) {
+  return new URL(url).searchParams.get("key") ?? "";
+}
+
 /** An address as it may be shown and exported: without its key. @param {string} url */
 export function withoutKey(url) {
   const shown = new URL(url);

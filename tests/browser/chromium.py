@@ -7,6 +7,7 @@ not work; `until` asks again and again in its place.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -39,9 +40,13 @@ def chromium(
     playwright: Playwright,
     *flags: str,
     env: Mapping[str, str] | None = None,
+    provoked: str = r"(?!)",
     **context: Any,
 ) -> Iterator[Page]:
-    """A page in a browser of its own; fails at the end where the page had an error."""
+    """A page in a browser of its own; fails at the end where the page had an error.
+
+    provoked: a regular expression of errors that the test means to cause.
+    """
     need("chromium")
     browser = playwright.chromium.launch(
         executable_path=_EXECUTABLE,
@@ -57,6 +62,7 @@ def chromium(
         yield page
     finally:
         browser.close()
+    errors = [error for error in errors if not re.search(provoked, error)]
     assert not errors, f"the page said: {errors}"
 
 

@@ -82,11 +82,11 @@ def wait_for_words(said: Callable[[], str], pattern: str, seconds: float = 30) -
 
 
 @contextmanager
-def server(port: int = 0) -> Iterator[str]:
-    """A server with the embedded engines; the URL of its page."""
+def server(port: int = 0, **environment: str) -> Iterator[str]:
+    """A server with the embedded engines; the URL of its page.  environment: its variables."""
     command = [sys.executable, "-m", "listenai", "serve", "--host", "127.0.0.1"]
     # The harness is a page of another origin.
-    env = {"CLOUD_LOG_LEVEL": "ERROR", "ALLOWED_ORIGINS": "*"}
+    env = {"CLOUD_LOG_LEVEL": "ERROR", "ALLOWED_ORIGINS": "*", **environment}
     with process([*command, "--port", str(port)], env=env) as said:
         yield wait_for_words(said, r"http://\S+/")
 

@@ -5,7 +5,7 @@ import test from "node:test";
 import { answerToolCall, deviceTools } from "../device_tools.js";
 import { heardCharacters } from "../heard.js";
 import { latencySummary, percentile, stagesOf, voiceToVoice } from "../latency.js";
-import { readSettings, socketUrl, withoutKey } from "../settings.js";
+import { keyIn, readSettings, socketUrl, withoutKey } from "../settings.js";
 import { passes, protocolRow, summaryOf } from "../ui/protocol.js";
 
 const HTTP = { protocol: "http:", host: "localhost:9400" };
@@ -47,6 +47,8 @@ test("the address is where the page came from, or as entered", () => {
   assert.equal(socketUrl("https://far.example/listenai", HTTP), "wss://far.example/listenai");
   assert.equal(socketUrl("", HTTP, "a b"), "ws://localhost:9400/?key=a+b");
   assert.equal(withoutKey("ws://localhost:9400/?key=a+b&x=1"), "ws://localhost:9400/?x=1");
+  assert.equal(keyIn("http://localhost:9400/?x=1&key=a%2Bb"), "a+b");
+  assert.equal(keyIn("http://localhost:9400/"), "");
 });
 
 test("an address that cannot work is refused in words", () => {
