@@ -148,6 +148,13 @@ PARTS = {
     ("engines.embedded_chat", "engines.embedded_phrases"): "what the embedded chat model says",
     ("engines.funasr", "engines.funasr_model"): "the model and its thread",
     ("engines.funasr_model", "engines.model_files"): "which files it needs",
+    ("engines.openai_transcriber", "engines.openai_audio"): "which server is asked, and how",
+    ("engines.openai_synthesizer", "engines.openai_audio"): "which server is asked, and how",
+    **{
+        (f"engines.{each}", f"engines.{part}"): "what all clients of OpenAI's API share"
+        for each in ("openai_audio", "openai_transcriber", "openai_synthesizer")
+        for part in ("openai_http", "openai_request", "upstreams")
+    },
     ("engines.sherpa", "engines.model_files"): "which files it needs",
     ("engines.voxcpm", "engines.voxcpm_model"): "the model and its thread",
     ("engines.voxcpm", "engines.voxcpm_voices"): "its voices",

@@ -268,7 +268,7 @@ def test_a_bad_file_is_told_by_line_without_its_text(tmp_path: Path):
         ("CLOUD_EXTRA_PORTS", "8000,8000", "different ports from 1 to 65535 with commas"),
         ("CLOUD_EXTRA_PORTS", "0", "different ports from 1 to 65535 with commas"),
         ("CLOUD_EXTRA_PORTS", "8000,9400", "ports other than CLOUD_PORT=9400"),
-        ("ASR_SERVICE_URL", "http://asr.example", "a URL that begins with ws:// or wss://"),
+        ("ASR_SERVICE_URL", "ftp://asr.example", "a URL that begins with ws:// or wss://"),
         ("LLM_BASE_URL", "llm.example/v1", "a URL that begins with http:// or https://"),
         ("LLM_BASE_URL", "http:///v1", "a URL that begins with http:// or https://"),
         ("LLM_BASE_URL", "http://llm.example:x/", "a URL that begins with http:// or https://"),

@@ -23,6 +23,14 @@ def device() -> str:
     return "cuda" if GPU_DEVICE.exists() else "cpu"
 
 
+def is_openai(urls: Sequence[str], variable: str) -> bool:
+    """Whether these services have OpenAI's audio API; ConfigurationError where only some do."""
+    kinds = {url.startswith("http") for url in urls}
+    if len(kinds) > 1:
+        raise ConfigurationError([f"{variable}: either all of them begin with http, or none"])
+    return kinds == {True}
+
+
 @attrs.frozen
 class Choice:
     """Which engine was taken for a stage, and why."""

@@ -5,17 +5,20 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+import httpx
 import trio
 
-from listenai.app.choices import Choice, Tell, device, find_models, loaded, need_model
+from listenai.app.choices import Choice, Tell, device, find_models, is_openai, loaded, need_model
 from listenai.app.models import Places
 from listenai.app.supervision import ChildService, supervise
 from listenai.config import Config
 from listenai.effects import Effects
 from listenai.engines.base import Transcriber
 from listenai.engines.funasr import FunasrTranscriber
+from listenai.engines.openai_transcriber import OpenAITranscriber
 from listenai.engines.sherpa import SherpaTranscriber
 from listenai.engines.sphinx import SphinxTranscriber
+from listenai.engines.upstreams import Upstream
 from listenai.services.asr.client import AsrServiceTranscriber
 
 STAGE = "speech recognition"
@@ -27,14 +30,25 @@ FIRST_ANSWER_SECONDS = 5.0
 
 @asynccontextmanager
 async def open_transcriber(
-    config: Config, places: Places, tell: Tell
+    config: Config, places: Places, client: httpx.AsyncClient, tell: Tell
 ) -> AsyncIterator[Transcriber]:
     """An explicit URL, else a model for the GPU, else one for the CPU, else the embedded one.
 
     What holds the GIL runs as a service of ours, in a process of its own.
     """
     engine, reason = choose_engine(config, places)
-    if config.asr_service_url:
+    if is_openai(config.asr_service_url, "ASR_SERVICE_URL"):
+        urls = ", ".join(config.asr_service_url)
+        tell(Choice(STAGE, f"{config.asr_model} at {urls}", "ASR_SERVICE_URL"))
+        yield OpenAITranscriber(
+            client,
+            [Upstream(url) for url in config.asr_service_url],
+            model=config.asr_model,
+            random=Effects().random,
+            api_key=config.asr_api_key,
+            timeout_seconds=config.asr_timeout,
+        )
+    elif config.asr_service_url:
         urls = ", ".join(config.asr_service_url)
         tell(Choice(STAGE, f"the service at {urls}", "ASR_SERVICE_URL"))
         async with _connected(config, config.asr_service_url) as transcriber:

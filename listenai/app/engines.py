@@ -60,8 +60,8 @@ async def open_engines(
             yield _engines(TimedTranscriber(), TimedChatModel(), speech, tools, music)
         else:
             async with (
-                open_transcriber(config, places, tell) as transcriber,
-                open_synthesizer(config, places, tell) as synthesizer,
+                open_transcriber(config, places, client, tell) as transcriber,
+                open_synthesizer(config, places, client, tell) as synthesizer,
             ):
                 chat_model = await choose_chat_model(config, client, tell)
                 yield _engines(transcriber, chat_model, synthesizer, tools, music)

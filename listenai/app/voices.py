@@ -6,16 +6,19 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import httpx
 import trio
 
-from listenai.app.choices import Choice, Tell, device, find_models, loaded, need_model
+from listenai.app.choices import Choice, Tell, device, find_models, is_openai, loaded, need_model
 from listenai.app.models import Places
 from listenai.app.supervision import ChildService, supervise
 from listenai.config import Config
 from listenai.effects import Effects
 from listenai.engines.base import Synthesizer
 from listenai.engines.espeak import EspeakSynthesizer
+from listenai.engines.openai_synthesizer import OpenAISynthesizer
 from listenai.engines.sherpa import SherpaSynthesizer
+from listenai.engines.upstreams import Upstream
 from listenai.engines.voxcpm import VoxcpmSynthesizer
 from listenai.errors import ConfigurationError, SynthesizerError
 from listenai.services.tts.client import TtsServiceSynthesizer
@@ -30,14 +33,27 @@ FIRST_ANSWER_SECONDS = 60.0
 
 @asynccontextmanager
 async def open_synthesizer(
-    config: Config, places: Places, tell: Tell
+    config: Config, places: Places, client: httpx.AsyncClient, tell: Tell
 ) -> AsyncIterator[Synthesizer]:
     """An explicit URL, else a model for the GPU, else one for the CPU, else the embedded one.
 
     What holds the GIL runs as a service of ours, in a process of its own.
     """
     engine, reason = choose_engine(config, places)
-    if config.tts_service_url:
+    if is_openai(config.tts_service_url, "TTS_SERVICE_URL"):
+        urls = ", ".join(config.tts_service_url)
+        tell(Choice(STAGE, f"{config.tts_model} at {urls}", "TTS_SERVICE_URL"))
+        yield OpenAISynthesizer(
+            client,
+            [Upstream(url) for url in config.tts_service_url],
+            model=config.tts_model,
+            voice=config.tts_model_voice,
+            random=Effects().random,
+            api_key=config.tts_api_key,
+            timeout_seconds=config.tts_timeout,
+            sample_rate=config.tts_model_rate,
+        )
+    elif config.tts_service_url:
         urls = ", ".join(config.tts_service_url)
         tell(Choice(STAGE, f"the service at {urls}", "TTS_SERVICE_URL"))
         async with _connected(config, config.tts_service_url) as synthesizer:

@@ -149,9 +149,13 @@ class Config:
     asr_service_url: tuple[str, ...] = _setting(
         "ASR_SERVICE_URL",
         (),
-        urls("ws", "wss", or_empty=_AUTOMATIC),
-        "speech recognition services, the least loaded one is used",
+        urls("ws", "wss", "http", "https", or_empty=_AUTOMATIC),
+        "speech recognition services, the least loaded one is used; http: OpenAI's audio API",
     )
+    asr_model: str = _setting(
+        "ASR_MODEL", "whisper-1", text(), "the model of services with OpenAI's audio API"
+    )
+    asr_api_key: str = _setting("ASR_API_KEY", "", text(or_empty="none"), "their key")
     asr_engine: str = _setting(
         "ASR_ENGINE",
         "auto",
@@ -166,8 +170,16 @@ class Config:
     tts_service_url: tuple[str, ...] = _setting(
         "TTS_SERVICE_URL",
         (),
-        urls("ws", "wss", or_empty=_AUTOMATIC),
-        "speech synthesis services, the least loaded one is used",
+        urls("ws", "wss", "http", "https", or_empty=_AUTOMATIC),
+        "speech synthesis services, the least loaded one is used; http: OpenAI's audio API",
+    )
+    tts_model: str = _setting(
+        "TTS_MODEL", "tts-1", text(), "the model of services with OpenAI's audio API"
+    )
+    tts_api_key: str = _setting("TTS_API_KEY", "", text(or_empty="none"), "their key")
+    tts_model_voice: str = _setting("TTS_MODEL_VOICE", "alloy", text(), "their default voice")
+    tts_model_rate: int = _setting(
+        "TTS_MODEL_RATE", 24_000, whole(8000, 48_000), "samples a second of their audio"
     )
     tts_engine: str = _setting(
         "TTS_ENGINE",

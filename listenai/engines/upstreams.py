@@ -69,7 +69,7 @@ def _check_url(_instance: object, _field: object, url: str) -> None:
     if not good or any(character.isspace() for character in url):
         raise ConfigurationError(
             [
-                f"{_without_secrets(url)!r} is not the base URL of a language model:"
+                f"{_without_secrets(url)!r} is not the base URL of an OpenAI-compatible server:"
                 " it must be like http://127.0.0.1:11434/v1 or https://host/v1"
             ]
         )

@@ -7,10 +7,13 @@ it, and VoxCPM says noise whose length is that of its text.  `serve` starts both
 from __future__ import annotations
 
 import os
+import re
 import signal
+import subprocess
 import sys
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 
 import attrs
@@ -19,10 +22,11 @@ import pytest
 import trio
 from end_to_end_server import recording
 from openai_server import OpenAIServer, open_openai_server, saying
-from served import ServerProcess, server_process
+from served import ServerProcess
 
 from listenai.client.device import Device
 from listenai.client.turns import Reply
+from listenai.telemetry.loop import watch_loop
 
 pytestmark = [
     pytest.mark.models,
@@ -40,9 +44,13 @@ HEARD = "what time is it"
 ANSWER = "Noon."
 # VoxCPM's bound for a text of so many tokens, here letters and a blank before them.
 ANSWER_SECONDS = (6 * len("_" + ANSWER) + 10) * 0.08
+KEPT = ("PATH", "HOME", "PYTHONPATH")  # of our environment
+COMMAND = [sys.executable, "-m", "listenai", "serve", "--host", "127.0.0.1", "--port", "0"]
 QUESTION = "stop.wav"  # other words than are heard: nothing but the model can have heard them
-RETURN_SECONDS = 60.0  # in which a process that died has been started again and has loaded
-END_SECONDS = 10.0
+LOAD_SECONDS = 120.0  # for torch twice, on a busy machine
+RETURN_SECONDS = 90.0  # in which a process that died has been started again and has loaded
+END_SECONDS = 20.0
+LATE_SECONDS = 0.02
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +82,7 @@ class Assistant:
         children = psutil.Process(self.server.process.pid).children()
         return {child.cmdline()[3]: child for child in children if is_alive(child)}
 
-    async def ask(self, device: Device, timeout: float = 30.0) -> Reply:
+    async def ask(self, device: Device, timeout: float = 60.0) -> Reply:
         """A spoken question's answer: the words come from one model, the sound from the other."""
         await device.speak(recording(QUESTION))
         reply = await device.wait_reply(timeout)
@@ -88,21 +96,53 @@ class Assistant:
 
 @asynccontextmanager
 async def assistant(models: Path, directory: Path) -> AsyncIterator[Assistant]:
-    """Both models are loaded."""
+    """Both models are loaded; the server is killed at the end if it still runs."""
     async with (
         open_openai_server(usual=saying(ANSWER)) as chat_model,
-        server_process(
-            directory=directory,
-            MODELS_DIR=str(models),
-            ASR_ENGINE="funasr",
-            TTS_ENGINE="voxcpm",
-            TTS_INFERENCE_TIMESTEPS="1",
-            LLM_BASE_URL=chat_model.url,
-        ) as server,
+        trio.open_nursery() as nursery,
     ):
-        while b"asr_service_ready" not in server.logged:  # noqa: ASYNC110 - another process's log
-            await trio.sleep(0.05)
+        kept = {name: value for name, value in os.environ.items() if name in KEPT}
+        settings = {
+            "MODELS_DIR": str(models),
+            "ASR_ENGINE": "funasr",
+            "TTS_ENGINE": "voxcpm",
+            "TTS_INFERENCE_TIMESTEPS": "1",
+            "OMP_NUM_THREADS": "1",  # threads that spin for each other take turns on few cores
+            "LLM_BASE_URL": chat_model.url,
+        }
+        run = partial(
+            trio.run_process,
+            COMMAND,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            check=False,
+            cwd=directory,
+            env=kept | settings,
+            deliver_cancel=_kill,
+        )
+        process: trio.Process = await nursery.start(run)
+        server = ServerProcess(0, process=process)
+        nursery.start_soon(server.read_log)
+        with trio.fail_after(LOAD_SECONDS):
+            server.port = await _printed_port(process)
+            while b"asr_service_ready" not in server.logged:  # noqa: ASYNC110 - not ours
+                await trio.sleep(0.05)
         yield Assistant(server, chat_model)
+        nursery.cancel_scope.cancel()
+
+
+async def _printed_port(process: trio.Process) -> int:
+    assert process.stdout
+    printed = b""
+    while not (found := re.search(rb"http://localhost:(\d+)/", printed)):
+        data = await process.stdout.receive_some()
+        assert data, f"it ended with {await process.wait()}: {printed!r}"
+        printed += data
+    return int(found[1])
+
+
+async def _kill(process: trio.Process) -> None:
+    process.kill()
 
 
 def is_alive(process: psutil.Process) -> bool:
@@ -112,7 +152,7 @@ def is_alive(process: psutil.Process) -> bool:
 async def wait_gone(processes: Mapping[str, psutil.Process]) -> None:
     """Until none of them runs any more."""
     with trio.fail_after(END_SECONDS):
-        while any(is_alive(process) for process in processes.values()):
+        while any(map(is_alive, processes.values())):  # noqa: ASYNC110 - not ours
             await trio.sleep(0.02)
 
 
@@ -124,10 +164,16 @@ def cpu_seconds(process: psutil.Process) -> float:
 async def test_a_spoken_turn_through_models_that_do_not_hold_up_the_server(
     models: Path, tmp_path: Path
 ) -> None:
-    """While they work its loop is less than 20 ms late; they end when it is told to."""
-    async with assistant(models, tmp_path) as running, Device.connect(running.server.ws) as device:
+    """Its loop is not 20 ms late once in a hundred times; they end when it is told to."""
+    lags: list[float] = []  # of this process: on a busy machine whoever waits is late
+    async with (
+        assistant(models, tmp_path) as running,
+        Device.connect(running.server.ws) as device,
+        trio.open_nursery() as watching,
+    ):
         services = running.services()
         assert set(services) == {"asr", "tts"}
+        watching.start_soon(watch_loop, lags.append)
         worked = {name: cpu_seconds(process) for name, process in services.items()}
         before = await running.server.metrics()
         for _ in range(3):
@@ -139,12 +185,14 @@ async def test_a_spoken_turn_through_models_that_do_not_hold_up_the_server(
         punctual, looked = (
             after[name] - before[name]
             for name in (
-                'listenai_loop_lag_seconds_bucket{le="0.02"}',
+                f'listenai_loop_lag_seconds_bucket{{le="{LATE_SECONDS}"}}',
                 "listenai_loop_lag_seconds_count",
             )
         )
         assert looked > 100
-        assert punctual >= 0.99 * looked, f"late {looked - punctual:g} times of {looked:g}"
+        here = sum(lag > LATE_SECONDS for lag in lags) / len(lags)
+        assert (looked - punctual) / looked < 0.01 + here, f"{looked - punctual:g} of {looked:g}"
+        watching.cancel_scope.cancel()
         await running.server.end(signal.SIGTERM)
         assert running.server.process.returncode == 0
         await wait_gone(services)

@@ -30,7 +30,14 @@ ANN, BOB = "anns-own-key", "bobs-own-key"
 KEYS = f"ann:{ANN},bob:{BOB}"
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 # What is to be open; everything else that the server has must not be.
-OPEN = {"/", "/test_client.html", "/health", "/health/ready", "/docs/protocol"}
+OPEN = {
+    "/",
+    "/test_client.html",
+    "/health",
+    "/health/ready",
+    "/docs/protocol",
+    "/docs/troubleshooting",
+}
 HANDSHAKE = {
     "Connection": "Upgrade",
     "Upgrade": "websocket",
