@@ -22,8 +22,7 @@ from listenai.engines.upstreams import Upstream
 from listenai.services.asr.client import AsrServiceTranscriber
 
 STAGE = "speech recognition"
-FUNASR_MODELS = ("fun-asr-nano", "sensevoice-small")
-SHERPA_MODELS = ("sherpa-sensevoice",)
+MODELS = {"funasr": ("fun-asr-nano", "sensevoice-small"), "sherpa": ("sherpa-sensevoice",)}
 # A service that is asked for when the server starts may still be loading its model.
 FIRST_ANSWER_SECONDS = 5.0
 
@@ -54,7 +53,7 @@ async def open_transcriber(
         async with _connected(config, config.asr_service_url) as transcriber:
             yield transcriber
     elif engine == "funasr":
-        need_model(FUNASR_MODELS, places, "ASR_ENGINE=funasr")  # rather here than in the child
+        need_model(MODELS["funasr"], places, "ASR_ENGINE=funasr")  # rather here than in the child
         tell(Choice(STAGE, "funasr, in a process of its own", reason))
         service = ChildService("asr", ["asr", "--host", "127.0.0.1", "--engine", "funasr"])
         async with trio.open_nursery() as nursery:
@@ -71,9 +70,9 @@ def choose_engine(config: Config, places: Places) -> tuple[str, str]:
     """The engine where there is no service, and why it."""
     if config.asr_engine != "auto":
         return config.asr_engine, f"ASR_ENGINE={config.asr_engine}"
-    if device() == "cuda" and (here := next(find_models(FUNASR_MODELS, places), None)):
+    if device() == "cuda" and (here := next(find_models(MODELS["funasr"], places), None)):
         return "funasr", f"a GPU, and {here.model.name} is here"
-    if here := next(find_models(SHERPA_MODELS, places), None):
+    if here := next(find_models(MODELS["sherpa"], places), None):
         return "sherpa", f"{here.model.name} is here"
     return "embedded", "no ASR_SERVICE_URL, and no model is here"
 
@@ -88,8 +87,7 @@ async def open_own_transcriber(
         async with _open_sphinx() as sphinx:
             yield sphinx
         return
-    names = SHERPA_MODELS if engine == "sherpa" else FUNASR_MODELS
-    here = need_model(names, places, f"ASR_ENGINE={engine}")
+    here = need_model(MODELS[engine], places, f"ASR_ENGINE={engine}")
     name, folder = here.model.name, here.folder
     assert folder  # or it would not be here
     tell(Choice(STAGE, f"{name} in {folder}", reason))

@@ -25,8 +25,7 @@ from listenai.services.tts.client import TtsServiceSynthesizer
 from listenai.services.tts.link import LinkDeadlines
 
 STAGE = "speech synthesis"
-VOXCPM_MODELS = ("voxcpm-0.5b",)
-SHERPA_MODELS = ("sherpa-kokoro", "sherpa-piper")
+MODELS = {"voxcpm": ("voxcpm-0.5b",), "sherpa": ("sherpa-kokoro", "sherpa-piper")}
 # Without an answer nobody knows its voices: a server cannot start.
 FIRST_ANSWER_SECONDS = 60.0
 
@@ -59,7 +58,7 @@ async def open_synthesizer(
         async with _connected(config, config.tts_service_url) as synthesizer:
             yield synthesizer
     elif engine == "voxcpm":
-        need_model(VOXCPM_MODELS, places, "TTS_ENGINE=voxcpm")  # rather here than in the child
+        need_model(MODELS["voxcpm"], places, "TTS_ENGINE=voxcpm")  # rather here than in the child
         tell(Choice(STAGE, "voxcpm, in a process of its own", reason))
         service = ChildService("tts", ["tts", "--host", "127.0.0.1", "--engine", "voxcpm"])
         async with trio.open_nursery() as nursery:
@@ -76,9 +75,9 @@ def choose_engine(config: Config, places: Places) -> tuple[str, str]:
     """The engine where there is no service, and why it."""
     if config.tts_engine != "auto":
         return config.tts_engine, f"TTS_ENGINE={config.tts_engine}"
-    if device() == "cuda" and (here := next(find_models(VOXCPM_MODELS, places), None)):
+    if device() == "cuda" and (here := next(find_models(MODELS["voxcpm"], places), None)):
         return "voxcpm", f"a GPU, and {here.model.name} is here"
-    if here := next(find_models(SHERPA_MODELS, places), None):
+    if here := next(find_models(MODELS["sherpa"], places), None):
         return "sherpa", f"{here.model.name} is here"
     return "embedded", "no TTS_SERVICE_URL, and no model is here"
 
@@ -97,8 +96,7 @@ async def open_own_synthesizer(
             yield synthesizer
             nursery.cancel_scope.cancel()
         return
-    names = SHERPA_MODELS if engine == "sherpa" else VOXCPM_MODELS
-    here = need_model(names, places, f"TTS_ENGINE={engine}")
+    here = need_model(MODELS[engine], places, f"TTS_ENGINE={engine}")
     name, folder = here.model.name, here.folder
     assert folder  # or it would not be here
     tell(Choice(STAGE, f"{name} in {folder}", reason))

@@ -29,6 +29,7 @@ from listenai.engines.espeak import EspeakSynthesizer
 from listenai.errors import ChatModelError, ConfigurationError
 from listenai.server.troubles import advice
 from listenai.services.asr.protocol import Error, Ready, ServiceErrorCode, write
+from listenai.services.llm.server import make_llm_app, serve_llm
 from listenai.services.tts.server import serve_tts
 
 MCP_SERVER = Path(__file__).parents[1] / "devices" / "mcp_stdio_server.py"
@@ -106,7 +107,9 @@ def test_every_check_is_helped_by_the_page() -> None:
     """Whatever is configured."""
     variants = [
         Config(),
-        Config(llm_base_url=("http://a/v1",), asr_service_url="ws://a", tts_service_url="ws://b"),
+        Config(
+            llm_base_url=("http://a/v1",), asr_service_url=("ws://a",), tts_service_url=("ws://b",)
+        ),
         Config(mcp_servers_file="gone.json", llm_engine="embedded"),
     ]
     for config in variants:
@@ -284,14 +287,14 @@ async def greeting_service(greeting: str | None) -> AsyncIterator[str]:
 async def test_a_service_that_is_ready_has_its_round_trip() -> None:
     """Hearing tells its languages, speaking its voices."""
     async with greeting_service(write(Ready(languages=("zh", "en")))) as url:
-        found = await finding(Config(asr_service_url=url), having="ASR")
+        found = await finding(Config(asr_service_url=(url,)), having="ASR")
     assert found.mark is Mark.WELL
     assert found.said.startswith("understands zh, en, ")
     assert found.said.endswith(" ms there and back")
 
     async with trio.open_nursery() as nursery:
         [url] = await nursery.start(partial(serve_tts, FakeSynthesizer(), port=0))
-        found = await finding(Config(tts_service_url=url), having="TTS")
+        found = await finding(Config(tts_service_url=(url,)), having="TTS")
         nursery.cancel_scope.cancel()
     assert found.mark is Mark.WELL, found
     assert "voices at" in found.said
@@ -307,7 +310,7 @@ async def test_a_service_that_is_ready_has_its_round_trip() -> None:
 )
 async def test_a_service_that_is_not_ready_says_why(greeting: str, said: str) -> None:
     async with greeting_service(greeting) as url:
-        found = await finding(Config(asr_service_url=url), having="ASR")
+        found = await finding(Config(asr_service_url=(url,)), having="ASR")
     assert (found.mark, found.said) == (Mark.BROKEN, said)
     assert found.todo == advice("asr-service")
 
@@ -315,13 +318,13 @@ async def test_a_service_that_is_not_ready_says_why(greeting: str, said: str) ->
 async def test_a_service_that_says_nothing_is_given_up(autojump_clock: Any) -> None:
     autojump_clock.autojump_threshold = 0.2  # the sockets are real
     async with greeting_service(None) as url:
-        found = await finding(Config(tts_service_url=url), having="TTS")
+        found = await finding(Config(tts_service_url=(url,)), having="TTS")
     assert (found.mark, found.said) == (Mark.BROKEN, "it does not say that it is ready")
 
 
 async def test_a_service_that_is_not_there_is_told_without_its_password() -> None:
     """In the name of the line, too."""
-    config = Config(asr_service_url="ws://user:hunter2@127.0.0.1:1/?key=hunter3")
+    config = Config(asr_service_url=("ws://user:hunter2@127.0.0.1:1/?key=hunter3",))
     [check] = [each for each in reach.checks(config) if "ASR" in each.name]
     line = as_line(check, await examine_one(check))
     assert line.startswith("✗ ASR service ws://127.0.0.1:1/: ")
@@ -477,3 +480,33 @@ def test_engines_that_are_elsewhere_are_not_looked_for_here(elsewhere: str) -> N
     assert missing not in names(machine.configured_checks(config))
     assert "spoken loop" in names(speech.checks(Config()))
     assert "spoken loop" not in names(speech.checks(config))
+
+
+async def test_an_engine_that_is_asked_for_and_not_here_is_broken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With what gets it; one that needs no model is well, and a service needs none of ours."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    engines = "engines that were asked for"
+    missing = await finding(Config(asr_engine="sherpa"), having=engines)
+    assert missing.mark is Mark.BROKEN
+    assert "ASR_ENGINE=sherpa: sherpa-sensevoice" in missing.said
+    assert (await finding(Config(), having=engines)).said == (
+        "ASR_ENGINE=embedded, TTS_ENGINE=embedded"
+    )
+    served = Config(asr_service_url=("ws://a",), tts_service_url=("ws://b/tts",))
+    assert (await finding(served, having=engines)).said == "none: there are services"
+
+
+async def test_services_with_openais_audio_api_are_asked_for_their_models() -> None:
+    """A key that is refused is told; what nobody answers is broken."""
+    app = make_llm_app(EmbeddedChatModel(), api_key="right", model_names=["m"])
+    async with trio.open_nursery() as nursery:
+        url = await nursery.start(partial(serve_llm, app, port=0))
+        for key, mark in (("right", Mark.WELL), ("wrong", Mark.BROKEN)):
+            config = Config(asr_service_url=(url,), asr_api_key=key)
+            assert (await finding(config, having="ASR service")).mark is mark
+        nursery.cancel_scope.cancel()
+    away = Config(tts_service_url=("http://127.0.0.1:9",))
+    found = await finding(away, having="TTS service")
+    assert (found.mark, "cannot be reached" in found.said) == (Mark.BROKEN, True)

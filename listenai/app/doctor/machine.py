@@ -13,6 +13,8 @@ from pathlib import Path
 import soundfile
 import trio
 
+from listenai.app import ears, voices
+from listenai.app.choices import need_model
 from listenai.app.doctor.report import Check, Finding, broken, look, well
 from listenai.app.guards import make_admission
 from listenai.app.models import places_of, survey
@@ -61,6 +63,7 @@ def configured_checks(config: Config) -> list[Check]:
         ("traces", "extras", _traces),
         ("memory", "memory", _memory),
         ("models", "models", _models),
+        ("engines that were asked for", "models", _engines),
     ]
     return engines + [
         Check(name, trouble, FILE_SECONDS, partial(trio.to_thread.run_sync, look_at, config))
@@ -174,6 +177,23 @@ def _models(config: Config) -> Finding:
     if not found:
         return well(f"none of {len(MODELS)} here; the embedded engines need none")
     return well(", ".join(found))
+
+
+def _engines(config: Config) -> Finding:
+    """Raises ConfigurationError for one whose model or library is not here."""
+    places = places_of(config, os.environ)
+    stages = [
+        ("ASR_ENGINE", config.asr_service_url, ears.choose_engine, ears.MODELS),
+        ("TTS_ENGINE", config.tts_service_url, voices.choose_engine, voices.MODELS),
+    ]
+    taken = []
+    for variable, service, choose, models in stages:
+        if not service:
+            engine, _ = choose(config, places)
+            if engine in models:
+                need_model(models[engine], places, f"{variable}={engine}")
+            taken.append(f"{variable}={engine}")
+    return well(", ".join(taken) or "none: there are services")
 
 
 def _several(count: int, noun: str) -> str:

@@ -135,23 +135,35 @@ _TTS = _Greeting("tts-service", decode_reply, _tts_ready)
 
 
 def _service_checks(config: Config) -> list[Check]:
-    rows = [("ASR", _ASR, url) for url in _listed(config.asr_service_url)]
-    rows += [("TTS", _TTS, url) for url in _listed(config.tts_service_url)]
+    rows = [("ASR", _ASR, url, config.asr_api_key) for url in config.asr_service_url]
+    rows += [("TTS", _TTS, url, config.tts_api_key) for url in config.tts_service_url]
     return [
         Check(
             f"{name} service {without_secrets(url)}",
             greeting.trouble,
             2 * CONNECT_SECONDS,
-            partial(_service, url, greeting),
+            partial(_audio_api, url, key, greeting.trouble)
+            if url.startswith("http")
+            else partial(_service, url, greeting),
         )
-        for name, greeting, url in rows
+        for name, greeting, url, key in rows
     ]
 
 
-def _listed(urls: str | tuple[str, ...]) -> tuple[str, ...]:
-    """One URL, several, or none."""
-    several = (urls,) if isinstance(urls, str) else urls
-    return tuple(url for url in several if url)
+async def _audio_api(url: str, key: str, trouble: str) -> Finding:
+    """Whether a server with OpenAI's API takes the key; what it can do, it does not tell."""
+    base = url.rstrip("/")
+    models = f"{base if base.endswith('/v1') else f'{base}/v1'}/models"
+    headers = {"Authorization": f"Bearer {key}"} if key else {}
+    began = trio.current_time()
+    try:
+        async with httpx.AsyncClient() as client:
+            answer = await client.get(models, headers=headers, timeout=CONNECT_SECONDS)
+    except (httpx.HTTPError, httpx.InvalidURL) as error:
+        return broken(f"it cannot be reached ({type(error).__name__})", trouble)
+    if answer.status_code in (401, 403):
+        return broken("it does not take this API key", trouble)
+    return well(f"answers, {_milliseconds(trio.current_time() - began)} there and back")
 
 
 async def _service(url: str, greeting: _Greeting) -> Finding:
