@@ -51,7 +51,12 @@ bash scripts/web_check.sh
 begin "The conversation under 50 schedules"
 "$python" -m pytest -q -m "not slow" tests/conversation --seeds 50 </dev/null | tail -n 25
 
+# In a process of their own: what browsers and their drivers leave to the garbage collector would
+# be held against whichever test it is collected in.
+begin "The page in browsers"
+"$python" -m pytest tests/browser </dev/null
+
 # Further sections go here.  The last one is pytest: its summary ends the output.
 
 begin "Tests"
-exec "$python" -m pytest "$@" </dev/null
+exec "$python" -m pytest --ignore tests/browser "$@" </dev/null

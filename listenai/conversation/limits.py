@@ -108,7 +108,8 @@ class RequestWindow:
         while self._slots and self._slots[0].last + WINDOW_SECONDS <= now:
             self._used -= self._slots.popleft().count
         if self._used >= self.limit:
-            return self._slots[0].last + WINDOW_SECONDS - now
+            # Not longer than the window, which a sum of large times may be by its last bit.
+            return min(WINDOW_SECONDS, self._slots[0].last + WINDOW_SECONDS - now)
         self._used += 1
         self.last = now
         if self._slots and now - self._slots[-1].first < _SLOT_SECONDS:

@@ -13,14 +13,14 @@ import random
 import re
 from collections.abc import Awaitable, Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, Self, TypeVar
+from typing import Any, TypeVar
 from urllib.parse import urlsplit, urlunsplit
 
 import attrs
 import httpx
 import trio
 
-from listenai.engines.openai_http import Answer, Patience, TooSlow
+from listenai.engines.openai_http import Answer, Patience, RequestBody, TooSlow
 from listenai.engines.openai_request import error_text
 from listenai.engines.upstreams import (
     Attempt,
@@ -219,7 +219,7 @@ class AudioServers:
             timeout=httpx.Timeout(None, connect=CONNECT_SECONDS, pool=CONNECT_SECONDS),
             **body,
         )
-        request.stream = _Body(request.read())
+        request.stream = RequestBody(request.read())
         with patience.waiting():
             return Answer(await self._client.send(request, stream=True, follow_redirects=False))
 
@@ -231,23 +231,6 @@ class AudioServers:
                 if field in told and field not in without:
                     return field
         return None
-
-
-class _Body(httpx.AsyncByteStream):
-    """A request's body: httpx's own are generators, which nobody closes on a cancellation."""
-
-    def __init__(self, body: bytes) -> None:
-        self._body = body
-        self._left = [body]
-
-    def __aiter__(self) -> Self:
-        self._left = [self._body]
-        return self
-
-    async def __anext__(self) -> bytes:
-        if not self._left:
-            raise StopAsyncIteration
-        return self._left.pop()
 
 
 def _refusal(answer: Answer, says: bytes) -> Failure:

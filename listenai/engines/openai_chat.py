@@ -23,7 +23,7 @@ import httpx
 import trio
 
 from listenai.engines.base import ChatMessage, ChatSettings, ReplyPart
-from listenai.engines.openai_http import Answer, Patience, TooSlow
+from listenai.engines.openai_http import Answer, Patience, RequestBody, TooSlow
 from listenai.engines.openai_request import (
     ToolNames,
     as_json,
@@ -177,6 +177,7 @@ class OpenAIChatModel:
             headers=headers,
             timeout=httpx.Timeout(None, connect=self._connect_seconds, pool=self._connect_seconds),
         )
+        request.stream = RequestBody(body)
         with patience.waiting():
             return Answer(await self._client.send(request, stream=True, follow_redirects=False))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from typing import Self
 
 import httpx
 import trio
@@ -13,6 +14,23 @@ from listenai.errors import ChatModelError
 DRAIN_SECONDS = 0.1  # for the end of the HTTP answer, without which no connection is used again
 CLOSE_SECONDS = 1.0  # closing a socket takes none
 MAX_REFUSAL_BYTES = 64 * 1024  # of the explanation of an HTTP error
+
+
+class RequestBody(httpx.AsyncByteStream):
+    """A request's body: httpx's own are generators, which nobody closes on a cancellation."""
+
+    def __init__(self, body: bytes) -> None:
+        self._body = body
+        self._left = [body]
+
+    def __aiter__(self) -> Self:
+        self._left = [self._body]
+        return self
+
+    async def __anext__(self) -> bytes:
+        if not self._left:
+            raise StopAsyncIteration
+        return self._left.pop()
 
 
 class TooSlow(Exception):
