@@ -35,11 +35,12 @@ async def serving(*options: str) -> AsyncIterator[tuple[trio.Process, str]]:
         process = await nursery.start(run)
         with trio.fail_after(20):
             printed = b""
-            while b"\n" not in printed:
-                printed += await process.stdout.receive_some()
-        url = re.search(rb"http://\S+", printed)
-        assert url, printed
-        yield process, url[0].decode()
+            # Behind the engines that were chosen; a line may come in two pieces.
+            while not (url := re.search(rb"open (http://\S+)\n", printed)):
+                part = await process.stdout.receive_some()
+                assert part, printed
+                printed += part
+        yield process, url[1].decode()
         nursery.cancel_scope.cancel()
 
 

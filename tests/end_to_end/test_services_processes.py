@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import attrs
+import httpx
 import pytest
 import trio
 import trio.testing
@@ -382,7 +383,9 @@ async def test_a_server_without_a_voice_gives_up_in_time(
     with socket.socket() as deaf:  # bound, but it does not listen
         deaf.bind(("127.0.0.1", 0))
         url = f"ws://127.0.0.1:{deaf.getsockname()[1]}/tts"
-        opening = open_synthesizer(Config(tts_service_url=(url,)), Places(None, tmp_path), print)
+        client = httpx.AsyncClient()  # for OpenAI's audio API: nobody is asked by it
+        config, places = Config(tts_service_url=(url,)), Places(None, tmp_path)
+        opening = open_synthesizer(config, places, client, print)
         with pytest.RaisesGroup(ConfigurationError) as caught:
             async with opening:
                 pytest.fail("there is no voice")
