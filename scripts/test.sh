@@ -59,4 +59,15 @@ begin "The page in browsers"
 # Further sections go here.  The last one is pytest: its summary ends the output.
 
 begin "Tests"
-exec "$python" -m pytest --ignore tests/browser "$@" </dev/null
+"$python" -m pytest --ignore tests/browser "$@" </dev/null && exit 0
+
+# A few that failed are run once more in a fresh process, loudly: what passes there depends on what
+# ran before it, which is a mistake to be found, and not the change that is being tested.
+begin "Tests that failed, alone"
+failed_tests="$("$python" -c '
+import json, pathlib
+print(len(json.loads(pathlib.Path(".pytest_cache/v/cache/lastfailed").read_text())))')"
+[ "$failed_tests" -le 5 ] || fail "$failed_tests tests failed."
+say "$failed_tests tests failed; if they pass now, find out what they depend on."
+exec "$python" -m pytest --ignore tests/browser --last-failed --last-failed-no-failures none \
+  "$@" </dev/null
