@@ -59,7 +59,10 @@ begin "The page in browsers"
 # Further sections go here.  The last one is pytest: its summary ends the output.
 
 begin "Tests"
-"$python" -m pytest --ignore tests/browser "$@" </dev/null && exit 0
+if "$python" -m pytest --ignore tests/browser "$@" </dev/null; then
+  trap - EXIT
+  exit 0
+fi
 
 # A few that failed are run once more in a fresh process, loudly: what passes there depends on what
 # ran before it, which is a mistake to be found, and not the change that is being tested.
