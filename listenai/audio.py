@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from enum import StrEnum
 
 import numpy as np
 
@@ -18,6 +19,14 @@ FRAME_SAMPLES = 256  # one VAD frame
 FRAME_BYTES = FRAME_SAMPLES * SAMPLE_BYTES
 FRAME_SECONDS = FRAME_SAMPLES / SAMPLE_RATE
 SILENCE_DBFS = -120.0  # what digital silence is called, instead of minus infinity
+
+
+class Encoding(StrEnum):
+    """How audio from a device may be encoded."""
+
+    PCM = "pcm_s16le"  # mono, at any rate
+    OPUS = "opus"  # one packet a message
+    WEBM_OPUS = "webm_opus"  # what browsers' MediaRecorder makes, cut anywhere
 
 
 class Framer:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from enum import StrEnum
 
 import attrs
+
+from listenai.settings import Configuration
 
 
 class Echo(StrEnum):
@@ -37,9 +40,13 @@ class DeviceProfile:
     lead_seconds: float = 0.5  # audio at the device ahead of its clock, where it can stop
     lead_seconds_unstoppable: float = 0.16  # where it can neither pause nor flush: its tail
     chunk_seconds: float = 0.06  # longest audio message
-    paced: bool = True
+    paced: bool = True  # else the whole reply goes out as soon as it is there
+    tell_voice: bool = False  # whether VoiceNoticed is wanted
+    configuration: Configuration = attrs.field(factory=Configuration)  # of a new session
 
     def lead(self, capabilities: Capabilities) -> float:
         """Seconds of audio the device may hold ahead of its clock."""
+        if not self.paced:
+            return math.inf
         stoppable = capabilities.pause or capabilities.flush
         return self.lead_seconds if stoppable else self.lead_seconds_unstoppable

@@ -66,6 +66,10 @@ class EngineError(ListenAIError):
 
     code = ErrorCode.INTERNAL_ERROR
 
+    def __init__(self, message: str, *, timed_out: bool = False) -> None:
+        super().__init__(message)
+        self.timed_out = timed_out  # it answered too late, rather than wrongly
+
 
 class TranscriberError(EngineError):
     """Speech recognition failed."""

@@ -8,9 +8,11 @@ from typing import Any
 
 import attrs
 
+from listenai.audio import Encoding
 from listenai.device import Capabilities
 from listenai.errors import ErrorCode
 from listenai.settings import Configuration, EffectiveConfiguration, Offer, SessionStatistics
+from listenai.wire import Message
 
 JsonObject = Mapping[str, Any]
 
@@ -35,6 +37,15 @@ class AudioReceived:
 
 
 @attrs.frozen
+class EncodedAudio:
+    """Audio from the microphone that has yet to be decoded, cut anywhere."""
+
+    data: bytes
+    encoding: Encoding
+    sample_rate: int  # Hz
+
+
+@attrs.frozen
 class SessionStart:
     """Begin, or take up again, a session."""
 
@@ -53,6 +64,11 @@ class TextTyped:
 @attrs.frozen
 class SpeechFinished:
     """Push-to-talk was let go: the utterance ends now."""
+
+
+@attrs.frozen
+class SpeechDiscarded:
+    """What is being said was not meant: forget the utterance so far."""
 
 
 @attrs.frozen
@@ -84,6 +100,19 @@ class SessionEnd:
 
 
 @attrs.frozen
+class HistoryForgotten:
+    """Begin the conversation anew, in the same session."""
+
+
+@attrs.frozen
+class HangUp:
+    """Close the connection, and keep the session."""
+
+    code: int
+    reason: str
+
+
+@attrs.frozen
 class StatisticsAsked:
     """Please send the session's statistics."""
 
@@ -95,18 +124,30 @@ class PingReceived:
     id: str | int | None = None
 
 
+@attrs.frozen
+class Answer:
+    """Messages of the dialect's own, to be sent when they have their turn."""
+
+    messages: tuple[Message, ...]
+
+
 Request = (
     AudioReceived
+    | EncodedAudio
     | SessionStart
     | Configuration
     | TextTyped
     | SpeechFinished
+    | SpeechDiscarded
     | InterruptPressed
     | PlaybackReported
     | DeviceToolReturned
+    | HistoryForgotten
     | SessionEnd
+    | HangUp
     | StatisticsAsked
     | PingReceived
+    | Answer
 )
 
 
@@ -160,6 +201,18 @@ class UserTranscript:
     speeching: bool
     segment_id: int
     turn_id: int
+
+
+@attrs.frozen
+class NothingUnderstood:
+    """The device said that the utterance is over, and there were no words in it."""
+
+
+@attrs.frozen
+class VoiceNoticed:
+    """Somebody began, or ceased, to speak: what the detector says."""
+
+    speaking: bool
 
 
 @attrs.frozen
@@ -309,6 +362,7 @@ class ErrorReported:
     message: str
     turn_id: int | None = None
     retry_after_ms: int | None = None
+    timed_out: bool = False  # whether the time was over, rather than something broke
 
 
 @attrs.frozen
@@ -321,6 +375,8 @@ class PongSent:
 Notice = (
     StatusChanged
     | UserTranscript
+    | NothingUnderstood
+    | VoiceNoticed
     | TextDelta
     | TextDone
     | ToolCalled
@@ -337,4 +393,5 @@ Notice = (
     | StatisticsSent
     | ErrorReported
     | PongSent
+    | Answer
 )

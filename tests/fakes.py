@@ -18,7 +18,7 @@ from typing import Any
 import attrs
 import trio
 
-from listenai.audio import SAMPLE_BYTES
+from listenai.audio import SAMPLE_BYTES, Encoding
 from listenai.conversation.conversation import Conversation, Deadlines
 from listenai.conversation.dialogue import Dialogue, Engines
 from listenai.conversation.limits import RateLimits
@@ -83,6 +83,7 @@ class EventDialect:
 
     def __init__(self, profile: DeviceProfile | None = None) -> None:
         self.profile = profile or DeviceProfile(chunk_seconds=CHUNK_SAMPLES / RATE)
+        self.kept: list[Any] = []  # what could not be sent
 
     def receive(self, message: Any, now: float) -> Sequence[Any]:
         return [message.event]
@@ -95,6 +96,22 @@ class EventDialect:
 
     def expire(self, now: float) -> Sequence[Any]:
         return []
+
+    def undelivered(self, messages: Sequence[Any], now: float) -> None:
+        self.kept = [message.event for message in messages]
+
+
+@attrs.frozen
+class PlainDecoder:
+    """Audio that is already plain, but for what begins with "?"."""
+
+    encoding: Encoding
+    sample_rate: int
+
+    def push(self, data: bytes) -> bytes:
+        if data.startswith(b"?"):
+            raise ValueError(f"this is no {self.encoding} at {self.sample_rate} Hz")
+        return data
 
 
 class Loudspeaker:
@@ -545,6 +562,7 @@ def fake_engines(**others: Any) -> Engines:
         "chat_model": FakeChatModel(),
         "synthesizer": FakeSynthesizer(),
         "make_resampler": lambda _from, _to: IdentityResampler(),
+        "make_decoder": PlainDecoder,
         "make_tools": lambda _session, _music: ToolRegistry(),
         "checker": AnyArguments(),
         "music": MusicSource(FakeLibrary(), at_once),
@@ -574,6 +592,7 @@ class Talking:
     per_minute: int | None = None  # requests allowed
     places: TurnPlaces = attrs.field(factory=lambda: TurnPlaces(100))
     observer: ConnectionObserver = NOBODY
+    dialect: EventDialect = attrs.field(factory=EventDialect)
     starts: bool = True  # with a `start_session`
     session: Session = attrs.field(init=False)
     conversation: Conversation = attrs.field(init=False)
@@ -582,7 +601,7 @@ class Talking:
         self.session = Session("s1", 0.0, self.configuration)
         self.conversation = Conversation(
             self.device,  # type: ignore[arg-type]  # its messages are events
-            EventDialect(),
+            self.dialect,
             fake_engines(
                 recognizers=self.recognizers,
                 chat_model=self.chat,

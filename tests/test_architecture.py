@@ -86,7 +86,8 @@ TIERS = (
                 "conversation.playout",
             ),
             *("conversation.mixer", "conversation.sentences", "conversation.heard"),
-            *("conversation.items", "conversation.echo", "conversation.limits"),
+            *("conversation.items", "conversation.echo", "conversation.echo_evidence"),
+            "conversation.limits",
             *("conversation.floor_states", "conversation.phrases"),
         ),
         imports={"pure"},
@@ -138,6 +139,19 @@ SIBLINGS = ("codecs", "dialects", "engines", "services", "sessions", "telemetry"
 # (module, its part) -> why these two are one thing in two files.
 PARTS = {
     ("dialects.listenai", "dialects.messages"): "the ListenAI dialect's incoming messages",
+    ("dialects.fields", "dialects.json_text"): "errors show values as they came",
+    **{
+        (f"dialects.{each}", f"dialects.{shared}"): "what all dialects share"
+        for each in (
+            *("listenai", "messages"),
+            *("hotpin", "prompt_voice", "configurator", "ninja"),
+        )
+        for shared in ("json_text", "fields")
+    },
+    **{
+        ("codecs.decoding", f"codecs.{each}"): "the codec of each encoding"
+        for each in ("resampling", "opus", "webm")
+    },
     ("codecs.music_files", "codecs.tune"): "what is played where there are no files",
     ("engines.openai_chat", "engines.openai_http"): "its HTTP answers and their deadlines",
     ("engines.openai_chat", "engines.openai_request"): "what is asked",
@@ -156,6 +170,13 @@ PARTS = {
         for part in ("openai_http", "openai_request", "upstreams")
     },
     ("engines.sherpa", "engines.model_files"): "which files it needs",
+    **{
+        (f"engines.{each}", "engines.whole_utterance"): "hears a whole utterance before it writes"
+        for each in (
+            *("funasr", "openai_transcriber", "sherpa"),
+            *("vosk", "faster_whisper", "azure_speech"),
+        )
+    },
     ("engines.voxcpm", "engines.voxcpm_model"): "the model and its thread",
     ("engines.voxcpm", "engines.voxcpm_voices"): "its voices",
     ("engines.voxcpm_model", "engines.model_files"): "which files it needs",

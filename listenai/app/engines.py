@@ -17,6 +17,7 @@ from listenai.app.ears import open_transcriber
 from listenai.app.models import places_of
 from listenai.app.tools import ServerTools, make_server_tools
 from listenai.app.voices import open_synthesizer
+from listenai.codecs.decoding import make_decoder
 from listenai.codecs.music_files import MusicLibrary
 from listenai.codecs.resampling import StreamResampler
 from listenai.config import Config
@@ -80,6 +81,7 @@ def _engines(
         chat_model,
         synthesizer,
         StreamResampler,
+        make_decoder,
         tools.of,
         tools.checker,
         music,

@@ -14,15 +14,15 @@ import attrs
 import trio
 from starlette.routing import BaseRoute, Route
 
-from listenai.app.guards import Guards, make_guards, profile
+from listenai.app.dialects import dialect_rows
+from listenai.app.guards import Guards, make_guards
 from listenai.app.observers import Watch, open_watch
 from listenai.config import DEFAULT_VOICE_ID, Config
 from listenai.conversation.conversation import Conversation, Deadlines
 from listenai.conversation.dialogue import Engines
 from listenai.conversation.replying import Limits
 from listenai.dialects.base import Dialect
-from listenai.dialects.listenai import ListenAIDialect
-from listenai.dialects.negotiate import DialectRow, Negotiator
+from listenai.dialects.negotiate import DialectRow, Negotiator, Stranger, opening_of
 from listenai.effects import Effects
 from listenai.errors import ConfigurationError, ErrorCode
 from listenai.events import ErrorReported
@@ -40,7 +40,7 @@ from listenai.sessions.memory import MemorySessionStore
 from listenai.settings import EffectiveConfiguration
 from listenai.telemetry import logs
 from listenai.tools.base import ToolRegistry
-from listenai.wire import DeviceGone, PeekedWire, Wire
+from listenai.wire import DeviceGone, Message, PeekedWire, Wire
 
 _log = logging.getLogger(__name__)
 
@@ -88,7 +88,7 @@ async def serve(
             engines,
             effects,
             draining,
-            _dialects(config),
+            Negotiator(dialect_rows(config, guards.authentication, effects)),
             guards,
             sessions,
             watch,
@@ -144,12 +144,6 @@ def start_logging(config: Config) -> None:
     logs.start_logging(config.log_level, config.log_format)
 
 
-def _dialects(config: Config) -> Negotiator:
-    """The table of dialects: a new one is a row here and a module in `dialects`."""
-    listenai = partial(ListenAIDialect, profile(config))
-    return Negotiator([DialectRow("ListenAI", ("/", "/listenai", "/ws"), listenai)])
-
-
 async def _reload_on_hangup(context: ssl.SSLContext, config: Config) -> None:
     """SIGHUP: the certificate was renewed."""
     with trio.open_signal_receiver(signal.SIGHUP) as hangups:
@@ -162,12 +156,12 @@ async def _reload_on_hangup(context: ssl.SSLContext, config: Config) -> None:
                 _log.info("certificate_reloaded")
 
 
-async def _refuse_stranger(wire: Wire, dialect: Dialect) -> None:
-    error = ErrorReported(ErrorCode.UNAUTHORIZED, "this needs an API key, in the handshake")
+async def _refuse_stranger(wire: Wire, dialect: Dialect, stranger: Stranger) -> None:
+    error = ErrorReported(ErrorCode.UNAUTHORIZED, stranger.message)
     with suppress(DeviceGone), trio.move_on_after(GOODBYE_SECONDS):
         for message in dialect.send(error, trio.current_time()):
             await wire.send(message)
-    await wire.aclose(1008, "no API key")
+    await wire.aclose(1008, "not authorized")
 
 
 @attrs.frozen
@@ -225,19 +219,21 @@ class _Server:
 
     async def _converse(self, wire: Wire, head: Head) -> None:
         with trio.move_on_after(self.first_message_seconds) as waiting:
-            name, dialect, peeked = await self._choose_dialect(wire, head)
+            first = await wire.receive()
         if waiting.cancelled_caught:
             reason = f"no message within {self.first_message_seconds:g} s"
             await wire.aclose(1008, reason)
             return
-        owner = self.guards.authentication.owner(head)
-        if owner is None:  # on a path where another dialect asks for the key itself
-            await _refuse_stranger(wire, dialect)
+        row = self.negotiator.row_for(head.path, first)
+        owner = self._identify(row, first, head)
+        if isinstance(owner, Stranger):
+            await _refuse_stranger(wire, row.make(), owner)
             return
-        observer = self.watch.observers.open_connection(self.effects.new_id(), name, head.peer[0])
+        connection_id, peer = self.effects.new_id(), head.peer[0]
+        observer = self.watch.observers.open_connection(connection_id, row.name, peer)
         conversation = Conversation(
-            peeked,
-            dialect,
+            PeekedWire(wire, first),
+            row.make(),
             self.engines,
             self.sessions,
             self.effects,
@@ -253,8 +249,11 @@ class _Server:
         )
         await conversation.run(self.draining)
 
-    async def _choose_dialect(self, wire: Wire, head: Head) -> tuple[str, Dialect, Wire]:
-        """By path and first message, which the wire then gives again."""
-        first = await wire.receive()
-        row = self.negotiator.row_for(head.path, first)
-        return row.name, row.make(), PeekedWire(wire, first)
+    def _identify(self, row: DialectRow, first: Message, head: Head) -> str | Stranger:
+        """Who is at the other end: by the handshake, or by the dialect's first message."""
+        owner = self.guards.authentication.owner(head)
+        if row.identify:
+            return row.identify(opening_of(first) or {}, owner, head.peer[0])
+        if owner is None:  # on a path where another dialect asks for the key itself
+            return Stranger("this needs an API key, in the handshake")
+        return owner

@@ -18,17 +18,22 @@ from contextlib import asynccontextmanager, suppress
 import attrs
 import trio
 
+from listenai.audio import Encoding
 from listenai.conversation.device_tools import DeviceTools
-from listenai.conversation.dialogue import Dialogue, Engines
+from listenai.conversation.dialogue import Decoder, Dialogue, Engines
 from listenai.conversation.limits import Kind, measure
 from listenai.conversation.outbox import Outbox
 from listenai.conversation.replying import Limits
-from listenai.dialects.base import Dialect
+from listenai.conversation.writer import Writer, message_bytes
+from listenai.dialects.base import NEVER, Dialect
 from listenai.effects import Effects
 from listenai.errors import DeviceStalled, ErrorCode, ProtocolError
 from listenai.events import (
+    Answer,
     AudioReceived,
+    EncodedAudio,
     ErrorReported,
+    HangUp,
     Notice,
     PingReceived,
     PongSent,
@@ -91,6 +96,12 @@ class Conversation:
         self._effects, self._deadlines, self._owner = effects, deadlines, owner
         self._limits, self._observer = limits, observer
         self._outbox = Outbox()
+        self._writer = Writer(
+            wire, dialect, self._outbox, observer, deadlines.stall, self._note_deadline
+        )
+        self._decoder: tuple[tuple[Encoding, int], Decoder] | None = None
+        self._deadline = NEVER  # which the dialect is known to wait for
+        self._deadline_changed = trio.Event()
         self._dialogue: Dialogue | None = None
         self._lease: Lease | None = None
         self._session_changed = trio.Event()
@@ -116,10 +127,11 @@ class Conversation:
         failure: BaseExceptionGroup[Exception] | None = None
         try:
             async with trio.open_nursery() as self._outer:
-                self._outer.start_soon(self._write)
+                self._outer.start_soon(self._writer.run)
                 try:
                     async with self._keeping_session(), trio.open_nursery() as self._inner:
                         self._inner.start_soon(self._ping)
+                        self._inner.start_soon(self._expire_dialect)
                         self._inner.start_soon(self._drain, draining)
                         await self._read()
                 except* (DeviceGone, DeviceStalled):
@@ -133,6 +145,7 @@ class Conversation:
                 self._outbox.close()
         except* DeviceGone as group:
             _log.debug("device_left")
+            self._writer.hand_back_unsent()
             self._say_goodbye(Goodbye(_close_code(group), "the device left"))
         except* DeviceStalled as group:
             _log.warning("device_stalled: %s", group.exceptions[0])
@@ -150,25 +163,30 @@ class Conversation:
 
     async def _receive(self) -> Message:
         message = await self._wire.receive()
-        self._observer.received(_size(message))
+        self._observer.received(message_bytes(message))
         return message
 
     async def _take(self, message: Message) -> None:
-        deadline = self._dialect.next_deadline()
         try:
             for request in self._dialect.receive(message, trio.current_time()):
                 await self._handle(request)
         except ProtocolError as error:
             self._outbox.post(ErrorReported(error.code, str(error)))
-        if self._dialect.next_deadline() != deadline:
-            self._outbox.gate_changed()  # the writer waits for the dialect's deadline too
+        self._note_deadline()
 
     async def _handle(self, request: Request) -> None:
+        if isinstance(request, EncodedAudio):
+            request = self._decode(request)
         if not isinstance(request, AudioReceived):  # too many of them, and `received` is told
             self._observer.observe(request, trio.current_time())
         if await self._is_too_much(request):
             return
         match request:
+            case Answer():
+                self._outbox.post(request)
+            case HangUp(code=code, reason=reason):
+                self._say_goodbye(Goodbye(code, reason))
+                self._inner.cancel_scope.cancel()
             case PingReceived(id=ping_id):
                 self._outbox.post(PongSent(ping_id))
             case SessionStart():
@@ -181,8 +199,21 @@ class Conversation:
                 dialogue = self._dialogue or await self._begin(SessionStart())  # as if asked for
                 await dialogue.handle(request)
 
+    def _decode(self, audio: EncodedAudio) -> AudioReceived:
+        """Plain audio; raises ProtocolError for what is none.  A decoder lives until another
+        encoding comes."""
+        made_for = audio.encoding, audio.sample_rate
+        try:
+            if self._decoder is None or self._decoder[0] != made_for:
+                self._decoder = made_for, self._engines.make_decoder(*made_for)
+            return AudioReceived(self._decoder[1].push(audio.data))
+        except ValueError as error:
+            raise ProtocolError(ErrorCode.INVALID_MESSAGE, f"audio: {error}") from error
+
     async def _is_too_much(self, request: Request) -> bool:
         """Whether a limit refuses the request, which the device is told; audio waits instead."""
+        if isinstance(request, Answer | HangUp):
+            return False  # the dialect's own, whatever the device asked for
         kind, amount = measure(request)
         rate = self._limits.rate
         while (seconds := rate.take(kind, trio.current_time(), amount)) is not None:
@@ -205,6 +236,10 @@ class Conversation:
                 raise ProtocolError(ErrorCode.INVALID_MESSAGE, message) from error
         lease = await self._claim(request.session_id)
         session = lease.session
+        if not lease.restored:
+            session.configuration = session.configuration.merged(
+                self._dialect.profile.configuration
+            )
         self._observer.observe(SessionOpened(session.id, lease.restored), trio.current_time())
         self._dialogue = dialogue = Dialogue(
             self._engines,
@@ -289,26 +324,21 @@ class Conversation:
             finally:
                 await self._lease.release()
 
-    # --- the other tasks -------------------------------------------------------------------
+    # --- the dialect's own deadlines ---------------------------------------------------------
 
-    async def _write(self) -> None:
-        """The only sender.  Ends when the outbox is closed and empty."""
-        with suppress(trio.EndOfChannel):
-            while True:
-                event: Notice | None = None
-                with trio.move_on_at(self._dialect.next_deadline()):
-                    event = await self._outbox.take()
-                # No checkpoint from here to `wire.send`: a hold cannot come between.
-                now = trio.current_time()
-                if event:
-                    self._observer.observe(event, now)
-                due = self._dialect.send(event, now) if event else self._dialect.expire(now)
-                for message in due:
-                    self._observer.sent(_size(message))
-                    with trio.move_on_after(self._deadlines.stall) as stall:
-                        await self._wire.send(message)
-                    if stall.cancelled_caught:
-                        raise DeviceStalled(f"no message taken for {self._deadlines.stall:g} s")
+    def _note_deadline(self) -> None:
+        if self._dialect.next_deadline() != self._deadline:
+            self._deadline_changed.set()
+
+    async def _expire_dialect(self) -> None:
+        while True:
+            self._deadline_changed = trio.Event()
+            self._deadline = self._dialect.next_deadline()
+            with trio.move_on_at(self._deadline) as timer:
+                await self._deadline_changed.wait()
+            if timer.cancelled_caught:
+                for request in self._dialect.expire(trio.current_time()):
+                    await self._handle(request)
 
     async def _ping(self) -> None:
         while True:
@@ -341,11 +371,6 @@ class Conversation:
     def _tell(self, event: Notice) -> None:
         with suppress(DeviceStalled):  # then it will not read this either
             self._outbox.post(event)
-
-
-def _size(message: Message) -> int:
-    """Bytes on the wire, without its framing."""
-    return len(message.encode() if isinstance(message, str) else message)
 
 
 def _close_code(gone: BaseExceptionGroup[DeviceGone]) -> int:

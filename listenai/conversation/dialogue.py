@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from contextlib import suppress
+from typing import Protocol
 
 import attrs
 import trio
 
+from listenai.audio import Encoding
 from listenai.conversation.actions import (
     Action,
     BeginTurn,
@@ -26,7 +28,7 @@ from listenai.conversation.actions import (
 from listenai.conversation.background_tools import BackgroundTools
 from listenai.conversation.device_tools import DeviceTools
 from listenai.conversation.floor import Floor
-from listenai.conversation.listening import Listening
+from listenai.conversation.listening import Listening, Mark
 from listenai.conversation.music_player import MusicPlayer, MusicSource
 from listenai.conversation.outbox import Gate, Outbox
 from listenai.conversation.replying import MAX_WAITING_TURNS, Limits, Replying
@@ -41,19 +43,22 @@ from listenai.errors import DeviceStalled, ErrorCode, ProtocolError
 from listenai.events import (
     AudioReceived,
     DeviceToolReturned,
+    HistoryForgotten,
     InterruptPressed,
     PlaybackReported,
+    SpeechDiscarded,
     SpeechFinished,
     State,
     StatisticsAsked,
     StatisticsSent,
     StatusChanged,
     TextTyped,
+    VoiceNoticed,
 )
 from listenai.observer import Fact, TurnLeft, TurnOutcome
 from listenai.sessions.base import Session
 from listenai.settings import Configuration, EffectiveConfiguration, Offer
-from listenai.speech import SpeechEvent
+from listenai.speech import SpeechEnded, SpeechEvent, SpeechStarted
 from listenai.tools.base import ArgumentChecker, ToolRegistry
 
 # Speech frames before a reply is held, of the last so many: few where the device
@@ -69,11 +74,20 @@ DialogueRequest = (
     | Configuration
     | TextTyped
     | SpeechFinished
+    | SpeechDiscarded
     | InterruptPressed
     | PlaybackReported
     | DeviceToolReturned
+    | HistoryForgotten
     | StatisticsAsked
 )
+
+
+class Decoder(Protocol):
+    """Encoded audio of one device in, plain audio out."""
+
+    def push(self, data: bytes) -> bytes:
+        """int16 mono 16 kHz, as much as is complete; ValueError for what is no such audio."""
 
 
 @attrs.frozen
@@ -84,6 +98,7 @@ class Engines:
     chat_model: ChatModel
     synthesizer: Synthesizer
     make_resampler: MakeResampler
+    make_decoder: Callable[[Encoding, int], Decoder]  # of an encoding at a rate, Hz
     make_tools: Callable[[Session, MusicPlayer], ToolRegistry]
     checker: ArgumentChecker
     music: MusicSource
@@ -119,8 +134,9 @@ class Dialogue:
         )
         self._tools = engines.make_tools(session, self._music)
         self._late_results: list[ToolFinished] = []  # for the history, while a turn runs
+        self._forgetting = False  # the history ends with the turns that were begun
         self._background = BackgroundTools(outbox, session, effects, self._tool_finished)
-        self._listening = Listening(engines.recognizers, self._hear, self._key_released)
+        self._listening = Listening(engines.recognizers, self._hear, self._marked)
         self._replying = Replying(
             Thinking(
                 engines.chat_model,
@@ -198,8 +214,8 @@ class Dialogue:
         match request:
             case AudioReceived(pcm=pcm):
                 await self._listening.put(pcm)
-            case SpeechFinished():
-                await self._listening.put_key_release()
+            case SpeechFinished() | SpeechDiscarded():
+                await self._listening.put_mark(request)
             case TextTyped() | InterruptPressed():
                 if isinstance(request, InterruptPressed) and self.floor.quiet:
                     self._music.silence()  # there is no reply: the button means the music
@@ -210,6 +226,9 @@ class Dialogue:
                 self._configure(request)
             case DeviceToolReturned():
                 self._device_tools.answer(request)
+            case HistoryForgotten():
+                self._forgetting = True
+                self._forget_history()
             case StatisticsAsked():
                 statistics = self.session.statistics(self._effects.wall_clock())
                 self._outbox.post(StatisticsSent(self.session.id, statistics))
@@ -257,10 +276,12 @@ class Dialogue:
         numbered = attrs.evolve(event, segment_id=self._segments_before + event.segment_id)
         self.session.last_segment_id = numbered.segment_id
         self._observe(numbered, trio.current_time())
+        if self._profile.tell_voice and isinstance(event, SpeechStarted | SpeechEnded):
+            self._outbox.post(VoiceNoticed(isinstance(event, SpeechStarted)))
         self._apply(self.floor.handle(numbered, trio.current_time()))
 
-    def _key_released(self) -> None:
-        self._apply(self.floor.handle(SpeechFinished(), trio.current_time()))
+    def _marked(self, mark: Mark) -> None:
+        self._apply(self.floor.handle(mark, trio.current_time()))
 
     def _tool_finished(self, finished: ToolFinished, announce: bool) -> None:
         if announce and len(self.floor.announcements) < MAX_ANNOUNCEMENTS:
@@ -275,6 +296,12 @@ class Dialogue:
         for finished in self._late_results:
             self._background.keep(finished)
         self._late_results.clear()
+
+    def _forget_history(self) -> None:
+        if self._forgetting and not self.floor.busy:
+            self._forgetting = False
+            self.session.items.clear()
+            self._changed()
 
     def _turn_left(self, turn: Turn) -> None:
         self._keep_late_results()
@@ -292,6 +319,7 @@ class Dialogue:
         )
         with suppress(DeviceStalled):  # it may be the very end of a stalled connection
             self._apply(self.floor.turn_left(turn.id, trio.current_time()))
+        self._forget_history()
 
     async def _expire_floor(self) -> None:
         while True:

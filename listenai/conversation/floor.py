@@ -34,6 +34,8 @@ from listenai.errors import ErrorCode
 from listenai.events import (
     ErrorReported,
     InterruptPressed,
+    NothingUnderstood,
+    SpeechDiscarded,
     SpeechFinished,
     State,
     TextTyped,
@@ -92,7 +94,9 @@ class Floor:
     _actions: list[Action] = attrs.field(factory=list)
 
     def handle(
-        self, event: SpeechEvent | SpeechFinished | TextTyped | InterruptPressed, now: float
+        self,
+        event: SpeechEvent | SpeechFinished | SpeechDiscarded | TextTyped | InterruptPressed,
+        now: float,
     ) -> list[Action]:
         """What follows from this event."""
         match event:
@@ -112,6 +116,8 @@ class Floor:
                 self._delayed(event)
             case SpeechFinished():
                 self._key_released(now)
+            case SpeechDiscarded():
+                self._discard()
             case TextTyped(text=text):
                 self._typed(text, now)
             case InterruptPressed():
@@ -238,8 +244,18 @@ class Floor:
         if self.user is User.PAUSING:
             self._turn_deadline = now
             self._commit_if_due(now)
+        elif self.user is User.SILENT:
+            self._actions.append(Tell(NothingUnderstood()))
         else:
-            self._finish_now = self.user is not User.SILENT
+            self._finish_now = True
+
+    def _discard(self) -> None:
+        """Nothing was said."""
+        self._awaited_segment = None
+        self._change(Change.FALSE_ALARM)
+        self._forget()
+        if self.reply is Reply.NONE:
+            self._actions.append(Show(State.LISTENING))
 
     def _pause_or_forget(self, now: float) -> None:
         if self._draft.text:
@@ -250,6 +266,8 @@ class Floor:
                 self._tell_transcript(self._draft.text, self._draft.segment_id, is_final=False)
             self._commit_if_due(now)
         else:
+            if self._finish_now:
+                self._actions.append(Tell(NothingUnderstood()))
             self._forget()
             if self.reply is Reply.NONE:
                 self._actions.append(Show(State.LISTENING))

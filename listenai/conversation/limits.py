@@ -26,12 +26,14 @@ from listenai.errors import ErrorCode
 from listenai.events import (
     AudioReceived,
     DeviceToolReturned,
+    EncodedAudio,
     ErrorReported,
     InterruptPressed,
     PingReceived,
     PlaybackReported,
     Request,
     SessionEnd,
+    SpeechDiscarded,
     SpeechFinished,
 )
 
@@ -72,15 +74,15 @@ def measure(request: Request) -> tuple[Kind, int]:
     A spoken turn is no message: whoever begins it counts one REQUEST.
     """
     match request:
-        case AudioReceived(pcm=pcm):
-            return Kind.AUDIO, len(pcm)
+        case AudioReceived(pcm=audio) | EncodedAudio(data=audio):
+            return Kind.AUDIO, len(audio)
         case PlaybackReported():
             return Kind.PLAYBACK, 1
         case PingReceived():
             return Kind.PING, 1
         case DeviceToolReturned():
             return Kind.TOOL_RESULT, 1
-        case InterruptPressed() | SpeechFinished() | SessionEnd():
+        case InterruptPressed() | SpeechFinished() | SpeechDiscarded() | SessionEnd():
             return Kind.SIGNAL, 1
     return Kind.REQUEST, 1
 

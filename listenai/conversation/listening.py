@@ -1,6 +1,6 @@
 """Frames → recognizer → speech events, for one connection.
 
-Two things arrive here in order: audio, and the push-to-talk key being let go.
+Two things arrive here in order: audio, and what the device says about it.
 The recognizer never waits, so neither does listening: a device that does not
 read, or a transcriber that is busy, cannot make us deaf.
 """
@@ -8,12 +8,12 @@ read, or a transcriber that is busy, cannot make us deaf.
 from __future__ import annotations
 
 from collections.abc import Callable
-from enum import Enum, auto
 
 import attrs
 import trio
 
 from listenai.engines.base import Recognizer, RecognizerFactory
+from listenai.events import SpeechDiscarded, SpeechFinished
 from listenai.settings import EffectiveConfiguration
 from listenai.speech import SpeechEvent
 
@@ -25,13 +25,8 @@ MAX_WAITING_PIECES = 32
 MAX_PIECE_BYTES = 16 * 512
 
 
-class KeyReleased(Enum):
-    """Push-to-talk was let go at this point of the audio."""
-
-    NOW = auto()
-
-
-Piece = bytes | KeyReleased
+Mark = SpeechFinished | SpeechDiscarded  # what is meant is the audio before it
+Piece = bytes | Mark
 
 
 @attrs.define(eq=False)
@@ -40,7 +35,7 @@ class Listening:
 
     recognizers: RecognizerFactory
     hear: Callable[[SpeechEvent], None]
-    released: Callable[[], None]  # called when KeyReleased has its turn
+    marked: Callable[[Mark], None]  # called when a mark has its turn
     _configuration: EffectiveConfiguration = attrs.field(factory=EffectiveConfiguration)
     _recognizer: Recognizer | None = None
     _pieces_in: trio.MemorySendChannel[Piece] = attrs.field(init=False)
@@ -54,9 +49,9 @@ class Listening:
         for start in range(0, len(pcm), MAX_PIECE_BYTES):
             await self._pieces_in.send(pcm[start : start + MAX_PIECE_BYTES])
 
-    async def put_key_release(self) -> None:
-        """Hands over that push-to-talk was let go."""
-        await self._pieces_in.send(KeyReleased.NOW)
+    async def put_mark(self, mark: Mark) -> None:
+        """Hands over that the utterance ends here."""
+        await self._pieces_in.send(mark)
 
     async def run(self, *, suspicion: tuple[int, int], cap_seconds: float) -> None:
         """Listens until cancelled."""
@@ -70,7 +65,7 @@ class Listening:
                     recognizer.accept(piece)
                 else:
                     recognizer.end_speech()
-                    self.released()
+                    self.marked(piece)
 
     def configure(self, configuration: EffectiveConfiguration) -> None:
         """New settings, from the next segment on."""

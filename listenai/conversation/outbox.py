@@ -81,6 +81,11 @@ class Outbox:
         """Some sender's gate has opened."""
         self._wake.set()
 
+    def take_posted(self) -> list[Notice]:
+        """All posted notices at once; of the second lane, nothing."""
+        posted, self._posted = [*self._posted], deque()
+        return posted
+
     def close(self) -> None:
         """What was posted is still given out; then `take` ends."""
         self._closed = True

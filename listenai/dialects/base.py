@@ -27,5 +27,11 @@ class Dialect(Protocol):
     def next_deadline(self) -> float:
         """When `expire` wants to be called, in Trio's time; NEVER if it does not."""
 
-    def expire(self, now: float) -> Sequence[Message]:
-        """What is due at its own deadline, a heartbeat for example."""
+    def expire(self, now: float) -> Sequence[Request]:
+        """What is due at its own deadline, a heartbeat for example.
+
+        Before a session was begun: only an Answer or a HangUp.
+        """
+
+    def undelivered(self, messages: Sequence[Message], now: float) -> None:
+        """The device has left, and these could not be sent: to be kept for it, or forgotten."""

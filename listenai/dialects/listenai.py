@@ -7,35 +7,20 @@ and notices are turned into messages by a table with one function per notice.
 
 from __future__ import annotations
 
-import json
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from itertools import islice
-from typing import Any, Final, NoReturn, get_args, get_origin
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final
 
 import attrs
-from cattrs import Converter
-from cattrs.errors import ClassValidationError, ForbiddenExtraKeysError, IterableValidationError
-from cattrs.gen import make_dict_structure_fn
-from cattrs.strategies import configure_tagged_union
 
 from listenai import events, settings
 from listenai.device import DeviceProfile
 from listenai.dialects.base import NEVER
-from listenai.dialects.messages import (
-    CLIENT_MESSAGES,
-    PLAIN_RULES,
-    ClientMessage,
-    rule_of,
-    shown,
-)
-from listenai.errors import ErrorCode, ProtocolError
+from listenai.dialects.fields import MessageReader
+from listenai.dialects.json_text import check_size, encode, parse_object
+from listenai.dialects.messages import CLIENT_MESSAGES, PLAIN_RULES
 from listenai.wire import Message
 
-MAX_MESSAGE_BYTES = 1 << 20  # 32 s of audio: more than anything a device has to say at once
-
-_MAX_DIGITS = 32  # of an integer in JSON; Python takes minutes over some that fit in a message
-_SHOWN_PROBLEMS = 5  # of one message in an error; also how many unknown fields are named
+_READER = MessageReader(CLIENT_MESSAGES, plain=PLAIN_RULES)
 
 
 @attrs.define
@@ -47,181 +32,28 @@ class ListenAIDialect:
     def receive(self, message: Message, now: float) -> Sequence[events.Request]:  # noqa: ARG002
         """The request that one message is; raises ProtocolError saying what is allowed."""
         if isinstance(message, str):
-            return (_structure(_parse(message)).request(),)
-        if len(message) > MAX_MESSAGE_BYTES:
-            _refuse_size(len(message))
+            return (_READER.read(parse_object(message)).request(),)
+        check_size(len(message))
         return (events.AudioReceived(message),)
 
     def send(self, event: events.Notice, now: float) -> Sequence[Message]:  # noqa: ARG002
-        """The one message that tells the device this."""
+        """The message that tells the device this, or none."""
         if type(event) is events.AudioChunk:
             return (event.pcm,)
-        return (_ENCODE(_FIELDS[type(event)](event)),)
+        if type(event) in _UNTOLD:
+            return ()
+        return (encode(_FIELDS[type(event)](event)),)
 
     def next_deadline(self) -> float:
         """NEVER: this dialect has no heartbeat of its own."""
         return NEVER
 
-    def expire(self, now: float) -> Sequence[Message]:  # noqa: ARG002
+    def expire(self, now: float) -> Sequence[events.Request]:  # noqa: ARG002
         """Nothing is ever due."""
         return ()
 
-
-# --- from the device: text -> JSON object ------------------------------------------------
-
-
-def _parse(text: str) -> dict[str, Any]:
-    """The JSON object in a text message.
-
-    Stricter than `json`: what passes can be encoded again, read by any other JSON
-    reader in the same way, and walked without reaching Python's recursion limit.
-    """
-    try:
-        size = len(text.encode())
-        if size > MAX_MESSAGE_BYTES:
-            _refuse_size(size)
-        value = _DECODE(text)
-        if "\\u" in text:  # escapes can spell half of a surrogate pair, which is no text
-            _ENCODE(value).encode()
-    except UnicodeEncodeError:
-        raise _invalid("half of a surrogate pair; send text as UTF-8") from None
-    except RecursionError:
-        raise _invalid("nested too deeply") from None
-    except ValueError as error:
-        raise _invalid(f"not JSON: {error}") from error
-    if not isinstance(value, dict):
-        raise _invalid(f"must be a JSON object with a field 'type', not {shown(value)}")
-    return value
-
-
-def _invalid(problem: str) -> ProtocolError:
-    return ProtocolError(ErrorCode.INVALID_MESSAGE, problem)
-
-
-def _refuse_size(size: int) -> NoReturn:
-    raise _invalid(
-        f"message of {size} bytes; at most {MAX_MESSAGE_BYTES} are allowed: send smaller ones"
-    )
-
-
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    value = dict(pairs)
-    if len(value) < len(pairs):
-        names = Counter(name for name, _ in pairs)
-        twice = names.most_common(1)[0][0]
-        raise ValueError(f"field {shown(twice)} is there twice; give it once")
-    return value
-
-
-def _integer(text: str) -> int:
-    if len(text) > _MAX_DIGITS:
-        raise ValueError(f"a number of {len(text)} digits; at most {_MAX_DIGITS} are allowed")
-    return int(text)
-
-
-def _float(text: str) -> float:
-    value = float(text)
-    if abs(value) == float("inf"):
-        raise ValueError("a number too large for a 64-bit float")
-    return value
-
-
-def _constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is no JSON number; use null or leave the field out")
-
-
-def _plain(value: object) -> object:
-    """Mappings of any kind as objects, for the encoder."""
-    if isinstance(value, Mapping):
-        return dict(value)
-    raise TypeError(f"{type(value).__name__} cannot be sent as JSON")
-
-
-_DECODE = json.JSONDecoder(
-    object_pairs_hook=_object, parse_int=_integer, parse_float=_float, parse_constant=_constant
-).decode
-_ENCODE = json.JSONEncoder(
-    ensure_ascii=False, allow_nan=False, separators=(",", ":"), default=_plain
-).encode
-
-
-# --- from the device: JSON object -> message ---------------------------------------------
-
-
-def _structure(fields: dict[str, Any]) -> ClientMessage:
-    """The message that an object is; raises ProtocolError naming each bad field."""
-    kind, known = fields.get("type"), ", ".join(CLIENT_MESSAGES)
-    if not isinstance(kind, str):
-        problem = f"must be text, not {shown(kind)}" if "type" in fields else "is missing"
-        raise _invalid(f"field 'type' {problem}; known types: {known}")
-    if kind not in CLIENT_MESSAGES:
-        problem = f"unknown type {shown(kind)}; known types: {known}"
-        raise ProtocolError(ErrorCode.UNKNOWN_MESSAGE_TYPE, problem)
-    try:
-        message: ClientMessage = _CONVERTER.structure(fields, _ANY_MESSAGE)
-    except ClassValidationError as error:
-        problems = "; ".join(islice(_problems(error, ""), _SHOWN_PROBLEMS))
-        raise _invalid(f"{kind}: {problems}") from error
-    return message
-
-
-def _problems(error: BaseException, path: str) -> Iterator[str]:
-    """What is wrong, field by field; an error without a field says itself where it was."""
-    if isinstance(error, ClassValidationError):
-        fields, others = error.group_exceptions()
-        for cause, field in fields:
-            yield from _problems(cause, f"{path}.{field.name}" if path else field.name)
-        for cause in others:
-            yield from _problems(cause, path)
-    elif isinstance(error, IterableValidationError):
-        for cause, item in error.group_exceptions()[0]:
-            yield from _problems(cause, f"{path}[{item.index}]")
-    elif isinstance(error, ForbiddenExtraKeysError):
-        unknown = ", ".join(map(shown, sorted(error.extra_fields)[:_SHOWN_PROBLEMS]))
-        allowed = ", ".join(field.name for field in attrs.fields(error.cl)) or "none but 'type'"
-        yield f"unknown field {unknown}{f' in {path!r}' if path else ''}; allowed: {allowed}"
-    elif isinstance(error, KeyError):
-        yield f"field {path!r} is missing"
-    else:
-        yield f"field {path!r} {error}" if path else str(error)
-
-
-def _reader_of_field(annotation: Any) -> Callable[[Any, Any], Any]:
-    """A hook that reads a field by its rule; what is in a list is structured after that."""
-    rule = rule_of(annotation)
-    assert rule is not None
-    if annotation in PLAIN_RULES or get_origin(inner := get_args(annotation)[0]) is not tuple:
-        return lambda value, _: rule.read(value)
-    structure: Any = _CONVERTER.get_structure_hook(inner)
-    return lambda value, _: structure(rule.read(value), inner)
-
-
-def _reader_of_object(cls: type) -> Callable[[Any, Any], Any]:
-    """A hook for an attrs class, which cattrs would try to make of anything with keys."""
-    structure: Any = make_dict_structure_fn(cls, _CONVERTER, _cattrs_forbid_extra_keys=True)
-
-    def read(value: Any, _: Any) -> Any:
-        if not isinstance(value, dict):
-            raise ValueError(f"must be an object, not {shown(value)}")  # noqa: TRY004 - see Rule
-        return structure(value, cls)
-
-    return read
-
-
-_ANY_MESSAGE: Any = ClientMessage  # cattrs takes a union, its signature does not say so
-_CONVERTER = Converter(forbid_extra_keys=True, detailed_validation=True)
-_CONVERTER.register_structure_hook_factory(attrs.has, _reader_of_object)
-_CONVERTER.register_structure_hook_factory(
-    lambda annotation: rule_of(annotation) is not None, _reader_of_field
-)
-for _type in PLAIN_RULES:  # cattrs would ask its own hooks for these before any factory
-    _CONVERTER.register_structure_hook(_type, _reader_of_field(_type))
-configure_tagged_union(
-    _ANY_MESSAGE,
-    _CONVERTER,
-    tag_generator={cls: kind for kind, cls in CLIENT_MESSAGES.items()}.__getitem__,
-    tag_name="type",
-)
+    def undelivered(self, messages: Sequence[Message], now: float) -> None:
+        """Nothing is kept: what was missed is in the history."""
 
 
 # --- to the device: notice -> JSON object ------------------------------------------------
@@ -301,6 +133,15 @@ def _turn_metrics(event: events.TurnMetrics) -> Fields:
     return {"type": "turn_metrics", **rounded, "certainty": certainty}
 
 
+def _error(event: events.ErrorReported) -> Fields:
+    fields = _as("error")(event)
+    del fields["timed_out"]  # its code says it
+    return fields
+
+
+# What this dialect's devices learn from other notices, or never ask for.
+_UNTOLD = (events.NothingUnderstood, events.VoiceNoticed, events.Answer)
+
 # One row per notice; AudioChunk is binary and has none.
 _FIELDS: Final[Mapping[type[events.Notice], Callable[[Any], Fields]]] = {
     events.StatusChanged: _status,
@@ -318,6 +159,6 @@ _FIELDS: Final[Mapping[type[events.Notice], Callable[[Any], Fields]]] = {
     events.TurnInterrupted: _as("interrupted"),
     events.TurnMetrics: _turn_metrics,
     events.StatisticsSent: _session_stats,
-    events.ErrorReported: _as("error"),
+    events.ErrorReported: _error,
     events.PongSent: _as("pong"),
 }

@@ -21,6 +21,13 @@ _SHOWN_CHARACTERS = 100  # of an unknown path
 
 
 @attrs.frozen
+class Stranger:
+    """Somebody whose key or token is not good; what is to be done is said in words."""
+
+    message: str
+
+
+@attrs.frozen
 class DialectRow:
     """One dialect of the table: where it is spoken and how a translator of it is made."""
 
@@ -30,9 +37,10 @@ class DialectRow:
     # True of the first messages that are this dialect's, asked on shared paths only; gets
     # JSON objects only.  None: takes what nobody claims.
     claims: Callable[[JsonObject], bool] | None = None
-    # Takes an API key or token in its first message and checks it there; a handshake without
-    # a key is then no reason for a refusal on its paths.
-    authenticates_in_band: bool = False
+    # For a dialect that asks for a key or token in its first message, where a handshake without
+    # one is then no reason for a refusal: who is it?  Gets that message ({}: no JSON object), the
+    # owner of the handshake's key (None: it had no good one) and the peer's address.
+    identify: Callable[[JsonObject, str | None, str], str | Stranger] | None = None
 
 
 class Negotiator:
@@ -62,7 +70,7 @@ class Negotiator:
 
     def authenticates_in_band(self, path: str) -> bool:
         """Whether a dialect of this path asks for a key itself, so that a handshake need not."""
-        return any(row.authenticates_in_band for row in self._rows.get(_bare(path), ()))
+        return any(row.identify is not None for row in self._rows.get(_bare(path), ()))
 
     def choose(self, path: str, first_message: Message) -> Dialect:
         """A new dialect for a connection, as `row_for` decides."""
@@ -78,7 +86,7 @@ class Negotiator:
         rows = self._rows[_bare(path)]
         if len(rows) == 1:
             return rows[0]
-        opening = _opening(first_message)
+        opening = opening_of(first_message)
         claimant = next(
             (row for row in rows if opening is not None and row.claims and row.claims(opening)),
             None,
@@ -102,7 +110,7 @@ def _bare(path: str) -> str:
     return path.partition("?")[0]
 
 
-def _opening(message: Message) -> JsonObject | None:
+def opening_of(message: Message) -> JsonObject | None:
     """The JSON object that a first message is; None for anything else."""
     if not isinstance(message, str) or len(message) > MAX_CLAIMED_CHARACTERS:
         return None

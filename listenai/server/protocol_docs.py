@@ -21,8 +21,9 @@ from starlette.routing import Route
 
 from listenai import events
 from listenai.device import Capabilities
+from listenai.dialects.fields import rule_of
 from listenai.dialects.listenai import ListenAIDialect
-from listenai.dialects.messages import CLIENT_MESSAGES, DeviceTool, rule_of
+from listenai.dialects.messages import CLIENT_MESSAGES, PLAIN_RULES, DeviceTool
 from listenai.dialects.reference import (
     AUDIO_LAWS,
     CLOSE_CODES,
@@ -136,7 +137,7 @@ def _allowed(annotation: Any) -> str:
     if get_origin(annotation) is UnionType or NoneType in get_args(annotation):
         kinds = [kind for kind in get_args(annotation) if kind is not NoneType]
         return " or ".join(map(_allowed, kinds))
-    rule = rule_of(annotation)
+    rule = rule_of(annotation, PLAIN_RULES)
     return rule.allowed if rule else "an object, see below"
 
 

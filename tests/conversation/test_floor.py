@@ -28,6 +28,8 @@ from listenai.errors import ErrorCode
 from listenai.events import (
     ErrorReported,
     InterruptPressed,
+    NothingUnderstood,
+    SpeechDiscarded,
     SpeechFinished,
     State,
     TextTyped,
@@ -534,8 +536,39 @@ def test_push_to_talk_ends_one_utterance_only():
 def test_push_to_talk_without_speech_is_forgotten():
     """Nothing to commit now, and the next utterance has its delay."""
     talk = Talk()
-    assert talk.hear(SpeechFinished()) == []
+    assert talk.hear(SpeechFinished()) == [Tell(NothingUnderstood())]
     assert kinds(talk.utter("call my", complete=None)) == []
+
+
+def test_push_to_talk_without_words_is_told():
+    """Whoever let go of the key waits for an answer."""
+    talk = Talk()
+    talk.hear(SpeechStarted(1), SpeechSuspected(1))
+    talk.end_segment(1)
+    talk.hear(SpeechFinished())
+    told = talk.hear(FinalTranscript(1, "", None))
+    assert Tell(NothingUnderstood()) in told
+    assert talk.floor.quiet
+
+
+def test_speech_may_be_discarded():
+    """While its text is awaited, or known: no turn comes of it, and the next speech is new."""
+    talk = Talk()
+    talk.hear(SpeechStarted(1), SpeechSuspected(1))
+    talk.end_segment(1)
+    assert "CommitUtterance" in kinds(talk.hear(SpeechDiscarded()))
+    assert talk.floor.quiet
+    talk.utter("call my", 2, complete=None)
+    talk.hear(SpeechDiscarded())
+    assert talk.wait(5) == []
+    assert talk.causes == []
+
+
+def test_speech_that_is_discarded_gives_the_floor_back():
+    """A reply that was held for it goes on."""
+    talk = replying()
+    talk.hear(SpeechStarted(1), SpeechSuspected(1))
+    assert "ReleaseTurn" in kinds(talk.hear(SpeechDiscarded()))
 
 
 def test_push_to_talk_waits_for_a_reply_that_is_not_interruptible():

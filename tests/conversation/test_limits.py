@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from listenai.audio import Encoding
 from listenai.conversation.limits import (
     CEILINGS,
     MAX_OWNERS,
@@ -19,14 +20,19 @@ from listenai.conversation.limits import (
 )
 from listenai.errors import ErrorCode
 from listenai.events import (
+    Answer,
     AudioReceived,
     DeviceToolReturned,
+    EncodedAudio,
+    HangUp,
+    HistoryForgotten,
     InterruptPressed,
     PingReceived,
     PlaybackReported,
     Request,
     SessionEnd,
     SessionStart,
+    SpeechDiscarded,
     SpeechFinished,
     StatisticsAsked,
     TextTyped,
@@ -236,6 +242,10 @@ def test_every_request_of_a_device_counts_as_something() -> None:
         PlaybackReported(1, 2): (Kind.PLAYBACK, 1),
         DeviceToolReturned("a", True, 1): (Kind.TOOL_RESULT, 1),
         PingReceived(): (Kind.PING, 1),
+        EncodedAudio(b"12345", Encoding.OPUS, 48_000): (Kind.AUDIO, 5),
+        SpeechDiscarded(): (Kind.SIGNAL, 1),
+        HistoryForgotten(): (Kind.REQUEST, 1),
     }
-    assert {type(request) for request in examples} == set(get_args(Request))
+    of_the_dialect = {Answer, HangUp}  # not what a device asks for
+    assert {type(request) for request in examples} | of_the_dialect == set(get_args(Request))
     assert {request: measure(request) for request in examples} == examples

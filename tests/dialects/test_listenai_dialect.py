@@ -16,13 +16,15 @@ from hypothesis import strategies as st
 from listenai import events
 from listenai.device import Capabilities, DeviceProfile, Echo
 from listenai.dialects.base import NEVER
-from listenai.dialects.listenai import MAX_MESSAGE_BYTES, ListenAIDialect
+from listenai.dialects.fields import rule_of
+from listenai.dialects.json_text import MAX_MESSAGE_BYTES
+from listenai.dialects.listenai import ListenAIDialect
 from listenai.dialects.messages import (
     CLIENT_MESSAGES,
     MAX_DEPTH,
     MAX_DEVICE_TOOLS,
     MAX_TEXT,
-    rule_of,
+    PLAIN_RULES,
 )
 from listenai.errors import ErrorCode, ProtocolError
 from listenai.settings import Configuration, EffectiveConfiguration, Offer, SessionStatistics
@@ -152,10 +154,20 @@ def test_a_message_is_understood(
     assert kinds == [type(value) for value in attrs.astuple(request_, recurse=False)]
 
 
+NEVER_ASKED = {  # requests of other dialects' devices
+    events.EncodedAudio,
+    events.SpeechDiscarded,
+    events.HistoryForgotten,
+    events.HangUp,
+    events.Answer,
+}
+
+
 def test_every_documented_message_is_in_the_golden_table() -> None:
     """Neither a message nor a request is without its row."""
     assert {wire["type"] for wire, _ in RECEIVED} == DOCUMENTED == set(CLIENT_MESSAGES)
-    assert {type(request) for _, request in RECEIVED} == set(get_args(events.Request))
+    asked = {type(request) for _, request in RECEIVED}
+    assert asked | NEVER_ASKED == set(get_args(events.Request))
 
 
 def test_configure_can_set_every_setting() -> None:
@@ -183,7 +195,7 @@ def test_messages_describe_themselves() -> None:
             given_type = next(
                 (part for part in get_args(field.type) if part is not type(None)), None
             )
-            rule = rule_of(field.type) or rule_of(given_type)
+            rule = rule_of(field.type, PLAIN_RULES) or rule_of(given_type, PLAIN_RULES)
             assert field.type == Capabilities | None or (rule and rule.allowed), field.name
 
 
@@ -535,7 +547,21 @@ def test_a_notice_is_told(notice: events.Notice, wire: str | bytes) -> None:
 
 def test_every_notice_is_in_the_golden_table() -> None:
     """A notice without a row would be a KeyError in front of a device."""
-    assert {type(notice) for notice, _ in SENT} == set(get_args(events.Notice))
+    told = {type(notice) for notice, _ in SENT}
+    assert told | {type(notice) for notice in UNTOLD} == set(get_args(events.Notice))
+
+
+UNTOLD: list[events.Notice] = [
+    events.NothingUnderstood(),
+    events.VoiceNoticed(speaking=True),
+    events.Answer(("{}",)),
+]
+
+
+@pytest.mark.parametrize("notice", UNTOLD, ids=str)
+def test_what_other_dialects_tell_is_not_told(notice: events.Notice) -> None:
+    """These devices learn it from `status`, or never ask."""
+    assert ListenAIDialect().send(notice, 0.0) == ()
 
 
 def test_audio_is_sent_as_it_is() -> None:
@@ -556,6 +582,7 @@ def test_there_are_no_deadlines() -> None:
     dialect = ListenAIDialect(DeviceProfile(history_messages=4))
     assert dialect.next_deadline() == NEVER
     assert dialect.expire(1e9) == ()
+    dialect.undelivered(["{}"], 1e9)
     assert dialect.profile.history_messages == 4
     assert ListenAIDialect().profile == DeviceProfile()
 

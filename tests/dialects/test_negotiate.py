@@ -13,7 +13,12 @@ from hypothesis import strategies as st
 from listenai.device import DeviceProfile
 from listenai.dialects.base import Dialect
 from listenai.dialects.listenai import ListenAIDialect
-from listenai.dialects.negotiate import MAX_CLAIMED_CHARACTERS, DialectRow, Negotiator
+from listenai.dialects.negotiate import (
+    MAX_CLAIMED_CHARACTERS,
+    DialectRow,
+    Negotiator,
+    Stranger,
+)
 
 LISTENAI = DialectRow("ListenAI", ("/", "/listenai", "/ws"), ListenAIDialect)
 
@@ -161,7 +166,7 @@ def test_there_is_a_dialect_for_every_first_message(first: Any) -> None:
 
 def test_a_dialect_may_ask_for_a_key_itself() -> None:
     """On its paths a handshake needs none; afterwards its row tells whether it has asked."""
-    asking = attrs.evolve(HOTPIN, authenticates_in_band=True)
+    asking = attrs.evolve(HOTPIN, identify=lambda _opening, _owner, _peer: Stranger("who?"))
     negotiator = Negotiator([asking, LISTENAI, PROMPT])
     for path in ("/hotpin", "/ws", "/ws?a=b"):
         assert negotiator.authenticates_in_band(path)

@@ -75,7 +75,12 @@ def messages_of(notice: type[events.Notice]) -> list[Mapping[str, object]]:
     return [json.loads(text) for text in sent if isinstance(text, str)]
 
 
-@pytest.mark.parametrize("notice", get_args(events.Notice), ids=lambda cls: cls.__name__)
+# What devices of this dialect are never told.
+UNTOLD = {events.NothingUnderstood, events.VoiceNoticed, events.Answer}
+TOLD = [notice for notice in get_args(events.Notice) if notice not in UNTOLD]
+
+
+@pytest.mark.parametrize("notice", TOLD, ids=lambda cls: cls.__name__)
 def test_every_notice_is_described_field_by_field(notice: type[events.Notice]) -> None:
     """Its examples have every field that it can have, each has its meaning, all is on the page."""
     messages = messages_of(notice)
@@ -117,6 +122,8 @@ def test_close_codes_laws_and_paths_are_there() -> None:
 def test_it_is_written_for_people_who_do_not_read_the_source() -> None:
     """No names of classes, no documents that they do not have."""
     inside = [cls.__name__ for cls in (*get_args(events.Notice), *get_args(events.Request))]
+    inside.remove("Answer")  # a word of the page's as well
+    inside.remove("Answer")
     assert not [name for name in [*inside, "PROTOCOLS.md", "attrs", "None"] if name in TEXT]
 
 

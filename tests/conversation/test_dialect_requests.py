@@ -1,0 +1,207 @@
+"""What a dialect may ask of a conversation beyond what ListenAI's devices ask."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import attrs
+import trio
+from fakes import Envelope, EventDialect, FakeDevice, Talking, speech
+
+from listenai.audio import Encoding
+from listenai.device import DeviceProfile
+from listenai.events import (
+    Answer,
+    AudioChunk,
+    EncodedAudio,
+    ErrorReported,
+    HangUp,
+    HistoryForgotten,
+    InterruptPressed,
+    PingReceived,
+    PongSent,
+    State,
+    StatusChanged,
+    TextTyped,
+    TurnInterrupted,
+    VoiceNoticed,
+)
+from listenai.settings import Configuration
+from listenai.wire import DeviceGone
+
+
+@attrs.frozen
+class Beat:
+    """A message of the dialect's own."""
+
+    number: int
+
+
+class BeatingDialect(EventDialect):
+    """Beats every 30 s, and hangs up after the third."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._beats = 0
+
+    def next_deadline(self) -> float:
+        return 30.0 * (self._beats + 1)
+
+    def expire(self, now: float) -> Sequence[Any]:
+        self._beats += 1
+        answer = Answer((Envelope(Beat(self._beats)),))  # type: ignore[arg-type]
+        return [answer, HangUp(1008, "too quiet")] if self._beats == 3 else [answer]
+
+
+class DueAfterText(EventDialect):
+    """Wants to be called a second after a text came."""
+
+    due = math.inf
+
+    def receive(self, message: Any, now: float) -> Sequence[Any]:
+        self.due = now + 1
+        return super().receive(message, now)
+
+    def next_deadline(self) -> float:
+        return self.due
+
+    def expire(self, now: float) -> Sequence[Any]:
+        self.due = math.inf
+        return [InterruptPressed()]
+
+
+async def run_briefly(talk: Talking, seconds: float = 5.0) -> None:
+    with trio.move_on_after(seconds):
+        await talk.run()
+
+
+async def test_a_dialect_has_deadlines_of_its_own(autojump_clock):
+    """It is called when it asked to be; what it says is sent, and it may close the connection."""
+    talk = Talking(dialect=BeatingDialect())
+    await talk.run()
+    assert talk.device.times(Beat) == [30.0, 60.0, 90.0]
+    assert talk.device.closed == (1008, "too quiet")
+
+
+async def test_a_deadline_may_change_with_every_message(autojump_clock):
+    """And what is due may be any request: here the reply is stopped after a second."""
+    talk = Talking(dialect=DueAfterText())
+    talk.device.say(TextTyped("tell me a story"))
+    await run_briefly(talk)
+    [interrupted] = talk.device.times(TurnInterrupted)
+    assert 1.0 <= interrupted < 1.5
+
+
+async def test_answers_keep_their_place(autojump_clock):
+    """After what was told before, and a pong is told after it."""
+    talk = Talking()
+    talk.device.say(Answer((Envelope(Beat(1)), Envelope(Beat(2)))))  # type: ignore[arg-type]
+    await run_briefly(talk)
+    kinds = talk.device.kinds()
+    assert kinds.index("StatusChanged") < kinds.index("Beat")
+    assert [beat.number for beat in talk.device.events(Beat)] == [1, 2]
+
+
+async def test_a_hang_up_keeps_the_session(autojump_clock):
+    """The goodbye still goes out."""
+    talk = Talking()
+    talk.device.say(TextTyped("hello"))
+
+    async def hang_up() -> None:
+        await trio.sleep(0.5)
+        talk.device.say(HangUp(4000, "enough"))
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(hang_up)
+        await talk.run()
+    assert talk.device.closed == (4000, "enough")
+    assert talk.device.events(StatusChanged)[-1].state is State.CLOSING
+    assert talk.history
+
+
+async def test_encoded_audio_is_decoded(autojump_clock):
+    """One decoder for a run of one encoding; what is no audio is told, and nothing else lost."""
+    talk = Talking()
+    for data in (b"one", b"?", b"two"):
+        talk.device.say(EncodedAudio(data, Encoding.OPUS, 48_000))
+    await run_briefly(talk)
+    assert talk.recognizer.accepted == [b"one", b"two"]
+    [error] = talk.device.events(ErrorReported)
+    assert (error.code, error.message) == ("INVALID_MESSAGE", "audio: this is no opus at 48000 Hz")
+
+
+async def test_the_history_can_be_forgotten(autojump_clock):
+    """At once, or as soon as the turn that runs was written into it."""
+    talk = Talking()
+    talk.device.say(TextTyped("hello"))
+
+    async def forget() -> None:
+        await trio.sleep(0.5)  # in mid reply
+        talk.device.say(HistoryForgotten(), InterruptPressed())
+        await trio.sleep(1)
+        assert talk.history == []
+        assert talk.session.last_turn_id == 1
+        talk.device.say(TextTyped("hello again"))
+        await trio.sleep(10)
+        assert len(talk.history) > 1
+        talk.device.say(HistoryForgotten())
+        await trio.sleep(0.1)
+        assert talk.history == []
+        talk.device.leave()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(forget)
+        await talk.run()
+    assert talk.history == []
+
+
+async def test_a_voice_is_told_where_it_is_wanted(autojump_clock):
+    """Its beginning and its end, by the detector."""
+    talk = Talking(dialect=EventDialect(DeviceProfile(tell_voice=True)))
+    talk.device.utter(*speech(text="hello"))
+    await run_briefly(talk)
+    assert [notice.speaking for notice in talk.device.events(VoiceNoticed)] == [True, False]
+
+
+async def test_a_profile_configures_new_sessions(autojump_clock):
+    """Whatever else a session begins with."""
+    profile = DeviceProfile(configuration=Configuration(vad_threshold=0.3))
+    talk = Talking(dialect=EventDialect(profile))
+    await run_briefly(talk)
+    assert talk.session.configuration.vad_threshold == 0.3
+    assert talk.session.configuration.end_of_turn_ms == 0
+
+
+async def test_an_unpaced_reply_goes_out_at_once(autojump_clock):
+    """As fast as it is made; the turn still lasts until it was played."""
+    talk = Talking(dialect=EventDialect(DeviceProfile(paced=False)))
+    talk.device.say(TextTyped("tell me a story"))
+    await run_briefly(talk, 60)
+    times = talk.device.times(AudioChunk)
+    seconds = sum(len(chunk.pcm) for chunk in talk.device.events(AudioChunk)) / 32_000
+    assert seconds > 1
+    assert times[-1] - times[0] < seconds / 2
+    [ended] = [at for at, event in talk.device.got if type(event).__name__ == "TurnMetrics"]
+    assert ended >= times[0] + seconds - 0.01
+
+
+class DeafDevice(FakeDevice):
+    """Leaves with the first message that it is sent after a text."""
+
+    async def send(self, message: Envelope) -> None:
+        if isinstance(message.event, PongSent):
+            self.leave(write_side=False)
+            await trio.sleep(1)
+            raise DeviceGone
+        await super().send(message)
+
+
+async def test_what_cannot_be_sent_is_handed_back(autojump_clock):
+    """The message in hand, and what waited behind it, in order."""
+    dialect = EventDialect()
+    talk = Talking(dialect=dialect, device=DeafDevice())
+    talk.device.say(PingReceived(1), PingReceived(2))
+    await talk.run()
+    assert [event.id for event in dialect.kept if isinstance(event, PongSent)] == [1, 2]
