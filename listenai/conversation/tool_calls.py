@@ -145,6 +145,8 @@ class ToolCalls:
     ) -> Outcome:
         """Begins it; waits for it as long as turn and patience last."""
         await self._announce(turn, call, arguments, Target.SERVER)
+        # Told just before the connection ended: its background has ended with it.
+        await trio.lowlevel.checkpoint_if_cancelled()
         begun = self.background.start(turn.id, call, tool.traits, lambda: tool.run(arguments))
         try:
             return await begun.wait() or STILL_RUNNING

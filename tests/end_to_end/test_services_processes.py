@@ -145,10 +145,26 @@ async def all_as_processes(
 # --- a device ------------------------------------------------------------------------------
 
 
+# Answers that tell the time, or are stopped somewhere.
+OF_THE_MOMENT = {"what_time_is_it.wav", "timer_ten_minutes.wav", "tell_me_a_story.wav"}
+
+
 async def asked(device: Device, name: str) -> Reply:
-    """The answer to a spoken fixture."""
+    """The answer to a spoken fixture; long ones are soon stopped by the button."""
     await device.speak(recording(name))
+    if name == "comma_pause.wav":
+        with trio.fail_after(SECONDS):
+            await device.wait_until(lambda: any(plays_music(event) for event in device.log.events))
+        await device.interrupt()
+    if name == "tell_me_a_story.wav":
+        await device.wait_sound(SECONDS)
+        await trio.sleep(2)
+        await device.interrupt()
     return await device.wait_reply(SECONDS)
+
+
+def plays_music(event: Arrived) -> bool:
+    return event.type == "tts_audio" and event.message.get("source") == "music"
 
 
 async def until(device: Device, is_true: Callable[[], object]) -> None:
@@ -192,13 +208,7 @@ def words_told(parts: Sequence[str]) -> list[str]:
 @pytest.mark.slow
 async def test_spoken_fixtures_pass_as_in_one_process(tmp_path: Path):
     """The same transcript and the same answer, audibly, and not much later."""
-    names = [
-        "twelve_times_seven.wav",
-        "kitchen_light.wav",
-        "weather_beijing.wav",
-        "comma_pause.wav",
-        "stop.wav",
-    ]
+    names = sorted(TEXTS)
     async with open_assistant() as server:
         alone = await replies(server, names)
     async with all_as_processes(tmp_path) as processes:
@@ -206,8 +216,9 @@ async def test_spoken_fixtures_pass_as_in_one_process(tmp_path: Path):
         assert await processes.health() == ("ok", set())
     for name in names:
         assert apart[name].transcript == alone[name].transcript == TEXTS[name]
-        assert apart[name].text == alone[name].text
-        assert spoken_text(apart[name]) == spoken_text(alone[name])
+        if name not in OF_THE_MOMENT:
+            assert apart[name].text == alone[name].text
+            assert spoken_text(apart[name]) == spoken_text(alone[name])
         assert apart[name].audible == alone[name].audible
         assert apart[name].errors == ()
     middle_alone, middle_apart = (
@@ -219,12 +230,18 @@ async def test_spoken_fixtures_pass_as_in_one_process(tmp_path: Path):
 
 
 async def replies(server: Served, names: Sequence[str]) -> dict[str, Reply]:
-    """The answers of one server, each to a device of its own."""
+    """The answers of one server, each to a device of its own, a few at a time."""
     told: dict[str, Reply] = {}
-    for name in names:
-        async with Device.connect(server.ws) as device:
+    places = trio.CapacityLimiter(3)  # there are two embedded ears
+
+    async def ask(name: str) -> None:
+        async with places, Device.connect(server.ws) as device:
             told[name] = await asked(device, name)
             assert not device.log.violations
+
+    async with trio.open_nursery() as nursery:
+        for name in names:
+            nursery.start_soon(ask, name)
     return told
 
 

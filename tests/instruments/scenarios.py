@@ -35,7 +35,7 @@ from listenai.engines.base import ReplyText
 from listenai.errors import ChatModelError, ErrorCode, SynthesizerError
 from listenai.events import AudioChunk, DeviceToolReturned, InterruptPressed, TextTyped, ToolSchema
 from listenai.sessions.base import Session
-from listenai.settings import EffectiveConfiguration
+from listenai.settings import Configuration, EffectiveConfiguration
 from listenai.speech import FinalTranscript, SpeechEnded, SpeechEvent, TranscriptionFailed
 from listenai.tools.base import ToolTraits
 
@@ -294,6 +294,8 @@ async def _failures_then_recovery(talk: Talking) -> None:
     talk.voice.fail, talk.voice.fail_at = SynthesizerError("no voice"), 2
     await trio.sleep(0.8)
     talk.voice.fail = None
+    # What goes on for ever now keeps the floor: the third would never be answered.
+    talk.device.say(Configuration(interruptible=False))
     talk.ask("third", 3)
     await trio.sleep(1.3)
 

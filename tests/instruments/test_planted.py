@@ -296,7 +296,7 @@ PLANTS = (
         "conversation/speaking.py",
         (("            while True:\n                await sentences.receive()\n", ""),),
         "failing-engines",
-        Kind.BUG,
+        Kind.HISTORY,
     ),
     Plant(
         "no gate in the outbox",
