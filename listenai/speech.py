@@ -58,6 +58,7 @@ class TranscriptionFailed:
     segment_id: int
     code: ErrorCode
     message: str
+    timed_out: bool = False
 
 
 @attrs.frozen

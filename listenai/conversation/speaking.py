@@ -166,7 +166,9 @@ class Speaking:
         if not turn.voiceless:
             turn.voiceless = True
             turn.outcome = TurnOutcome.FAILED
-            self.outbox.post(ErrorReported(error.code, str(error), turn.id))
+            self.outbox.post(
+                ErrorReported(error.code, str(error), turn.id, timed_out=error.timed_out)
+            )
 
     # --- one sentence ------------------------------------------------------------------------
 

@@ -53,7 +53,9 @@ class Thinking:
                 await self._answer(turn, writer, called)
             except ChatModelError as error:
                 turn.outcome = TurnOutcome.FAILED
-                self.outbox.post(ErrorReported(error.code, str(error), turn.id))
+                self.outbox.post(
+                    ErrorReported(error.code, str(error), turn.id, timed_out=error.timed_out)
+                )
                 language = self.session.configuration.language
                 await writer.say(in_language(CANNOT_ANSWER, language))
             turn.marks.reach("text_done")

@@ -154,7 +154,7 @@ class AudioServers:
                 if failure.outcome is Outcome.REFUSED:
                     refusing.add(step.upstream)
         error = self.service.refused if refusing >= set(self.upstreams) else self.service.away
-        raise error(route.problem(trio.current_time()))
+        raise error(route.problem(trio.current_time()), timed_out=route.timed_out)
 
     @contextmanager
     def judging(self, attempt: Attempt) -> Iterator[None]:
@@ -176,7 +176,8 @@ class AudioServers:
     def error(self, failure: Failure) -> EngineError:
         """What a failure after the beginning of an answer is to whoever asked."""
         refused = failure.outcome is Outcome.REFUSED
-        return (self.service.refused if refused else self.service.away)(str(failure))
+        kind = self.service.refused if refused else self.service.away
+        return kind(str(failure), timed_out=failure.outcome is Outcome.SILENT)
 
     # --- one server --------------------------------------------------------------------------
 

@@ -126,7 +126,7 @@ class OpenAIChatModel:
                 await patience.pause(step.until)
             elif reply := await self._try(step, question, patience):
                 return step, reply
-        raise ChatModelError(route.problem(trio.current_time()))
+        raise ChatModelError(route.problem(trio.current_time()), timed_out=route.timed_out)
 
     async def _try(
         self, attempt: Attempt, question: _Question, patience: Patience
@@ -326,7 +326,8 @@ class _Reply:
                 with self._judging():
                     await self._fill()
             except _Failure as failure:
-                raise ChatModelError(str(failure)) from failure
+                late = failure.outcome is Outcome.SILENT
+                raise ChatModelError(str(failure), timed_out=late) from failure
         if not self._ready:
             raise StopAsyncIteration
         return self._ready.popleft()

@@ -216,6 +216,11 @@ class Route:
         self._round, self._waiting = self._round + 1, left
         return Pause(until)
 
+    @property
+    def timed_out(self) -> bool:
+        """Whether the last server that was asked answered too late."""
+        return bool(self._attempts) and self._attempts[-1].outcome is Outcome.SILENT
+
     def problem(self, now: float) -> str:
         """Why there is no answer: of each server that was asked, rests, or limits us."""
         problems = [upstream.problem(now) for upstream in self.upstreams]

@@ -112,6 +112,7 @@ async def refused(model: ChatModel) -> str:
     with pytest.raises(ChatModelError) as caught:
         await ask(model)
     assert not isinstance(caught.value, ExceptionGroup)
+    assert caught.value.timed_out == ("sent nothing" in str(caught.value))
     return str(caught.value)
 
 
@@ -268,6 +269,7 @@ async def test_a_reply_that_has_begun_and_goes_wrong(
             await collect(model, parts)
         assert said(parts) == "Well"
         assert type(caught.value) is ChatModelError
+        assert caught.value.timed_out == ("sent nothing" in problem)
         assert server.url in str(caught.value)
         assert len(server.requests) == 1
 

@@ -267,7 +267,7 @@ class AsrServiceUtterance:
         problem = f"no answer within {self._timeout_seconds:g} s"
         if self._line is not None:
             self._lines.give_up(self._line, problem)
-        raise TranscriberError(f"the ASR service gave {problem}; speak again")
+        raise TranscriberError(f"the ASR service gave {problem}; speak again", timed_out=True)
 
     def _joined(self, results: Sequence[Result]) -> str:
         space = "" if (self._settings.language or "").startswith(UNSPACED_LANGUAGES) else " "
