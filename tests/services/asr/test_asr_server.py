@@ -435,15 +435,21 @@ async def test_a_broken_detector_is_told_before_hanging_up():
 async def test_what_is_said_is_not_logged(caplog):
     """Frames, probabilities and lengths are."""
     caplog.set_level(logging.DEBUG, logger="listenai")
-    async with serving() as service, connected(service) as client:
-        await begin(client)
-        await client.send(frames(range(1234, 1254)), Finish())
-        [final] = finals(await client.receive_until(Finished))
+    async with serving() as service:
+        async with connected(service) as client:
+            await begin(client)
+            await client.send(frames(range(1234, 1254)), Finish())
+            [final] = finals(await client.receive_until(Finished))
+        with in_time():
+            while not any("client_left client=1" in line for line in caplog.messages):
+                await trio.lowlevel.checkpoint()
     logged = [record.getMessage() for record in caplog.records]
     assert "1240" in final.text
     assert not any("1240" in line for line in logged)
     assert "speech_started frame=1 p=0.900" in logged
     assert "speech_ended segment=1 frames=20 kept=True" in logged
+    assert "segment_told segment=1 frames=20" in logged
+    assert "client_connected client=1" in logged
     assert any(
         line.startswith("client_heard client=1 audio_messages=1 seconds=0.3") for line in logged
     )

@@ -153,6 +153,7 @@ async def test_the_model_sees_what_was_asked() -> None:
     assert model.tools[0][0].name == "get_weather"
     assert model.tools[0][0].parameters == WEATHER["function"]["parameters"]  # type: ignore[index]
     assert model.tools[1] == []
+    assert (model.settings[0].temperature, model.settings[0].max_tokens) == (0.25, 9)
 
 
 async def test_the_embedded_assistant_answers_and_calls_tools() -> None:
@@ -216,8 +217,11 @@ async def test_models_are_listed() -> None:
             await ask(url, partial(complete, model="gpt-9"))
 
 
-async def test_a_model_that_fails_is_an_error() -> None:
-    """Before the first word a 502 in the model's words; afterwards an error in the stream."""
+async def test_a_model_that_fails_is_an_error(caplog: pytest.LogCaptureFixture) -> None:
+    """Before the first word a 502 in the model's words; afterwards an error in the stream.
+
+    Each is logged.
+    """
     fail = ChatModelError("the upstream is down")
     async with serving(FakeChatModel("", fail=fail)) as url:
         with pytest.raises(openai.InternalServerError, match="the upstream is down") as raised:
@@ -228,6 +232,8 @@ async def test_a_model_that_fails_is_an_error() -> None:
     async with serving(FakeChatModel("One two", fail=fail)) as url:
         with pytest.raises(openai.APIError, match="the upstream is down"):
             await ask(url, stream)
+    logged = [line for line in caplog.messages if line.startswith("llm_failed")]
+    assert logged == [f"llm_failed: began={began}" for began in (False, False, True)]
 
 
 async def test_a_bug_is_a_500_in_json() -> None:
