@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from enum import StrEnum
+from typing import Protocol
 
 import numpy as np
 
@@ -27,6 +28,13 @@ class Encoding(StrEnum):
     PCM = "pcm_s16le"  # mono, at any rate
     OPUS = "opus"  # one packet a message
     WEBM_OPUS = "webm_opus"  # what browsers' MediaRecorder makes, cut anywhere
+
+
+class AudioStep(Protocol):
+    """Changes one device's audio before anything listens to it; remembers what came before."""
+
+    def process(self, frame: bytes) -> bytes:
+        """One frame of FRAME_BYTES in, one out; cheap enough to run on the loop."""
 
 
 class Framer:

@@ -18,6 +18,13 @@ class Echo(StrEnum):
     UNKNOWN = "unknown"
 
 
+class Duplex(StrEnum):
+    """Whether speech interrupts a reply."""
+
+    FULL = "full"
+    HALF = "half"  # only the button does, and typed text: our own voice is in the microphone
+
+
 @attrs.frozen
 class Capabilities:
     """What the device said it can do; all default to no, the echo to unknown."""
@@ -27,6 +34,18 @@ class Capabilities:
     playback_reports: bool = False  # says how many samples were played
     display_text: bool = False  # shows the reply's text: shown counts as seen
     echo: Echo = Echo.UNKNOWN
+
+
+@attrs.frozen
+class Conditioning:
+    """What is done to a device's sound before speech is looked for in it."""
+
+    noise_reduction: bool = False
+    automatic_gain: bool = False
+    adaptive_threshold: bool = False  # nothing that does not stand out of the noise is speech
+
+
+UNCONDITIONED = Conditioning()
 
 
 @attrs.frozen
@@ -42,6 +61,7 @@ class DeviceProfile:
     chunk_seconds: float = 0.06  # longest audio message
     paced: bool = True  # else the whole reply goes out as soon as it is there
     tell_voice: bool = False  # whether VoiceNoticed is wanted
+    conditioning: Conditioning = UNCONDITIONED
     configuration: Configuration = attrs.field(factory=Configuration)  # of a new session
 
     def lead(self, capabilities: Capabilities) -> float:

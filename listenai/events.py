@@ -9,7 +9,7 @@ from typing import Any
 import attrs
 
 from listenai.audio import Encoding
-from listenai.device import Capabilities
+from listenai.device import Capabilities, Duplex
 from listenai.errors import ErrorCode
 from listenai.settings import Configuration, EffectiveConfiguration, Offer, SessionStatistics
 from listenai.wire import Message
@@ -182,7 +182,7 @@ class Target(StrEnum):
 
 @attrs.frozen
 class StatusChanged:
-    """The assistant's state; more of it when it is ready, configured or closing."""
+    """The assistant's state; more of it when that is news."""
 
     state: State
     session_id: str
@@ -190,6 +190,7 @@ class StatusChanged:
     configuration: EffectiveConfiguration | None = None
     offer: Offer | None = None
     statistics: SessionStatistics | None = None
+    duplex: Duplex | None = None  # when ready, and whenever it is found to be another
 
 
 @attrs.frozen
@@ -213,6 +214,7 @@ class VoiceNoticed:
     """Somebody began, or ceased, to speak: what the detector says."""
 
     speaking: bool
+    threshold: float | None = None  # dBFS: softer sound is noise; None: loudness does not count
 
 
 @attrs.frozen

@@ -12,6 +12,7 @@ class SpeechStarted:
     """The detector's first speech frame: `speeching` is true from here on."""
 
     segment_id: int
+    loudness_threshold: float | None = None  # dBFS, of a noise floor that adapts
 
 
 @attrs.frozen

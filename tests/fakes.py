@@ -25,7 +25,7 @@ from listenai.conversation.limits import RateLimits
 from listenai.conversation.music_player import MusicPlayer, MusicSource
 from listenai.conversation.replying import Limits
 from listenai.conversation.turn_places import TurnPlaces
-from listenai.device import Capabilities, DeviceProfile, Echo
+from listenai.device import UNCONDITIONED, Capabilities, Conditioning, DeviceProfile, Echo
 from listenai.effects import Effects
 from listenai.engines.base import (
     ChatMessage,
@@ -277,6 +277,7 @@ class ScriptedRecognizer:
         self.commits = 0
         self.ends = 0
         self.settings: list[dict[str, Any]] = []
+        self.suspicions: list[tuple[int, int]] = []  # after the one it was opened with
 
     def accept(self, pcm: bytes) -> None:
         self.accepted.append(pcm)
@@ -295,6 +296,9 @@ class ScriptedRecognizer:
     def configure(self, **settings: Any) -> None:
         self.settings.append(settings)
 
+    def suspect_after(self, suspicion: tuple[int, int]) -> None:
+        self.suspicions.append(suspicion)
+
 
 class ScriptedRecognizers:
     """Makes scripted recognizers and counts those alive."""
@@ -308,7 +312,12 @@ class ScriptedRecognizers:
 
     @asynccontextmanager
     async def open(
-        self, hear: Callable[[SpeechEvent], None], *, suspicion: tuple[int, int], cap_seconds: float
+        self,
+        hear: Callable[[SpeechEvent], None],
+        *,
+        suspicion: tuple[int, int],
+        cap_seconds: float,
+        conditioning: Conditioning = UNCONDITIONED,
     ) -> AsyncIterator[ScriptedRecognizer]:
         self.opened.append(recognizer := ScriptedRecognizer(hear))
         self.suspicions.append(suspicion)
@@ -349,6 +358,7 @@ class FakeChatModel:
         self.fail, self.fail_after = fail, fail_after
         self.asked: list[tuple[float, list[ChatMessage]]] = []
         self.tools: list[list[ToolSchema]] = []
+        self.settings: list[ChatSettings] = []
         self.alive = self.most_alive = 0
 
     @property
@@ -365,6 +375,7 @@ class FakeChatModel:
     ) -> AbstractAsyncContextManager[AsyncIterator[ReplyPart]]:
         self.asked.append((trio.current_time(), list(messages)))
         self.tools.append(list(tools))
+        self.settings.append(settings)
         return self._open(self._parts(messages))
 
     @asynccontextmanager

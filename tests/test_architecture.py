@@ -87,7 +87,7 @@ TIERS = (
             ),
             *("conversation.mixer", "conversation.sentences", "conversation.heard"),
             *("conversation.items", "conversation.echo", "conversation.echo_evidence"),
-            "conversation.limits",
+            *("conversation.echo_reference", "conversation.limits"),
             *("conversation.floor_states", "conversation.phrases"),
         ),
         imports={"pure"},
@@ -159,6 +159,14 @@ PARTS = {
     ("engines.openai_chat", "engines.upstreams"): "which server is asked",
     ("engines.openai_stream", "engines.openai_request"): "names of tools, there and back",
     ("engines.recognizer", "engines.segmenter"): "the recognizer's segmentation, without waiting",
+    ("engines.ears", "engines.recognizer"): "what an ear is",
+    ("engines.ears", "engines.conditioning"): "what is done to its sound",
+    ("engines.ears", "engines.noise_floor"): "a detector that adapts",
+    ("engines.gain_control", "engines.noise_floor"): "what is noise is not made louder",
+    **{
+        ("engines.conditioning", f"engines.{each}"): "the steps"
+        for each in ("gain_control", "noise_floor", "noise_reduction")
+    },
     ("engines.embedded_chat", "engines.embedded_phrases"): "what the embedded chat model says",
     ("engines.funasr", "engines.funasr_model"): "the model and its thread",
     ("engines.funasr_model", "engines.model_files"): "which files it needs",

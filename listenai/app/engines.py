@@ -24,7 +24,7 @@ from listenai.config import Config
 from listenai.conversation.dialogue import Engines
 from listenai.conversation.music_player import MusicSource
 from listenai.engines.base import ChatModel, Synthesizer, Transcriber
-from listenai.engines.recognizer import SegmentingRecognizerFactory
+from listenai.engines.ears import SegmentingRecognizerFactory
 from listenai.engines.ten_vad import TenVadDetector
 from listenai.engines.timed import TimedChatModel, TimedSynthesizer, TimedTranscriber
 from listenai.errors import ConfigurationError

@@ -27,7 +27,7 @@ from listenai.conversation.replying import Limits
 from listenai.conversation.writer import Writer, message_bytes
 from listenai.dialects.base import NEVER, Dialect
 from listenai.effects import Effects
-from listenai.errors import DeviceStalled, ErrorCode, ProtocolError
+from listenai.errors import DeviceStalled, EngineError, ErrorCode, ProtocolError
 from listenai.events import (
     Answer,
     AudioReceived,
@@ -51,6 +51,8 @@ _log = logging.getLogger(__name__)
 
 # Saving and releasing a session, in seconds: less than a newer connection waits for it.
 LET_GO_SECONDS = 1.0
+# Encoded audio is decoded in pieces of a few milliseconds: the loop has others to serve.
+DECODED_BYTES = 8 << 10
 
 
 @attrs.frozen
@@ -96,9 +98,7 @@ class Conversation:
         self._effects, self._deadlines, self._owner = effects, deadlines, owner
         self._limits, self._observer = limits, observer
         self._outbox = Outbox()
-        self._writer = Writer(
-            wire, dialect, self._outbox, observer, deadlines.stall, self._note_deadline
-        )
+        self._writer = Writer(wire, dialect, self._outbox, observer, deadlines.stall, self._told)
         self._decoder: tuple[tuple[Encoding, int], Decoder] | None = None
         self._deadline = NEVER  # which the dialect is known to wait for
         self._deadline_changed = trio.Event()
@@ -176,7 +176,7 @@ class Conversation:
 
     async def _handle(self, request: Request) -> None:
         if isinstance(request, EncodedAudio):
-            request = self._decode(request)
+            request = await self._decode(request)
         if not isinstance(request, AudioReceived):  # too many of them, and `received` is told
             self._observer.observe(request, trio.current_time())
         if await self._is_too_much(request):
@@ -199,16 +199,22 @@ class Conversation:
                 dialogue = self._dialogue or await self._begin(SessionStart())  # as if asked for
                 await dialogue.handle(request)
 
-    def _decode(self, audio: EncodedAudio) -> AudioReceived:
+    async def _decode(self, audio: EncodedAudio) -> AudioReceived:
         """Plain audio; raises ProtocolError for what is none.  A decoder lives until another
         encoding comes."""
         made_for = audio.encoding, audio.sample_rate
         try:
             if self._decoder is None or self._decoder[0] != made_for:
                 self._decoder = made_for, self._engines.make_decoder(*made_for)
-            return AudioReceived(self._decoder[1].push(audio.data))
+            pcm = bytearray()
+            for start in range(0, len(audio.data), DECODED_BYTES):
+                pcm += self._decoder[1].push(audio.data[start : start + DECODED_BYTES])
+                await trio.lowlevel.checkpoint()
         except ValueError as error:
             raise ProtocolError(ErrorCode.INVALID_MESSAGE, f"audio: {error}") from error
+        except EngineError as error:
+            raise ProtocolError(error.code, f"audio: {error}") from error
+        return AudioReceived(bytes(pcm))
 
     async def _is_too_much(self, request: Request) -> bool:
         """Whether a limit refuses the request, which the device is told; audio waits instead."""
@@ -257,7 +263,12 @@ class Conversation:
         )
         self._outbox.post(
             StatusChanged(
-                State.READY, session.id, lease.restored, session.configuration, dialogue.offer
+                State.READY,
+                session.id,
+                lease.restored,
+                session.configuration,
+                dialogue.offer,
+                duplex=dialogue.duplex,
             )
         )
         self._inner.start_soon(dialogue.run)
@@ -325,6 +336,11 @@ class Conversation:
                 await self._lease.release()
 
     # --- the dialect's own deadlines ---------------------------------------------------------
+
+    def _told(self, notice: Notice) -> None:
+        self._note_deadline()
+        if self._dialogue:
+            self._dialogue.sent(notice)
 
     def _note_deadline(self) -> None:
         if self._dialect.next_deadline() != self._deadline:

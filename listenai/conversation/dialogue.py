@@ -27,6 +27,7 @@ from listenai.conversation.actions import (
 )
 from listenai.conversation.background_tools import BackgroundTools
 from listenai.conversation.device_tools import DeviceTools
+from listenai.conversation.echo import open_policy
 from listenai.conversation.floor import Floor
 from listenai.conversation.listening import Listening, Mark
 from listenai.conversation.music_player import MusicPlayer, MusicSource
@@ -36,15 +37,16 @@ from listenai.conversation.speaking import MakeResampler, Speaking
 from listenai.conversation.thinking import Thinking
 from listenai.conversation.tool_calls import ToolCalls
 from listenai.conversation.turn import Turn
-from listenai.device import Capabilities, DeviceProfile, Echo
+from listenai.device import Capabilities, DeviceProfile, Duplex
 from listenai.effects import Effects
-from listenai.engines.base import ChatModel, RecognizerFactory, Synthesizer
+from listenai.engines.base import ChatModel, EchoCanceller, RecognizerFactory, Synthesizer
 from listenai.errors import DeviceStalled, ErrorCode, ProtocolError
 from listenai.events import (
     AudioReceived,
     DeviceToolReturned,
     HistoryForgotten,
     InterruptPressed,
+    Notice,
     PlaybackReported,
     SpeechDiscarded,
     SpeechFinished,
@@ -60,11 +62,6 @@ from listenai.sessions.base import Session
 from listenai.settings import Configuration, EffectiveConfiguration, Offer
 from listenai.speech import SpeechEnded, SpeechEvent, SpeechStarted
 from listenai.tools.base import ArgumentChecker, ToolRegistry
-
-# Speech frames before a reply is held, of the last so many: few where the device
-# cancels its echo, many where our own voice may come back.
-SUSPICION = (3, 4)
-SUSPICION_WITH_ECHO = (8, 10)
 
 # Results waiting to be told; nobody listens to more, and the history has them all.
 MAX_ANNOUNCEMENTS = 8
@@ -103,6 +100,7 @@ class Engines:
     checker: ArgumentChecker
     music: MusicSource
     server_tools: ToolRegistry = attrs.field(factory=ToolRegistry)  # in no conversation's name
+    make_echo_canceller: Callable[[], EchoCanceller] | None = None  # one for each device
 
 
 class Dialogue:
@@ -137,6 +135,8 @@ class Dialogue:
         self._forgetting = False  # the history ends with the turns that were begun
         self._background = BackgroundTools(outbox, session, effects, self._tool_finished)
         self._listening = Listening(engines.recognizers, self._hear, self._marked)
+        self._echo = open_policy(capabilities, profile, engines.make_echo_canceller)
+        self._told_echo = self._echo.echo
         self._replying = Replying(
             Thinking(
                 engines.chat_model,
@@ -177,6 +177,7 @@ class Dialogue:
         self.floor = Floor(
             last_turn_id=session.last_turn_id,
             max_waiting_turns=MAX_WAITING_TURNS,
+            is_echo=self._is_echo,
         )
         self._floor_changed = trio.Event()
         self._shown: State | None = None
@@ -184,15 +185,15 @@ class Dialogue:
 
     async def run(self) -> None:
         """Talks until cancelled."""
-        cancelled = self._capabilities.echo is Echo.CANCELLED
         async with trio.open_nursery() as nursery:
             await nursery.start(self._background.run)
             nursery.start_soon(self._expire_floor)
             nursery.start_soon(self._music.run)
             nursery.start_soon(self._replying.run)
             await self._listening.run(
-                suspicion=SUSPICION if cancelled else SUSPICION_WITH_ECHO,
+                suspicion=self._echo.suspicion,
                 cap_seconds=self._profile.utterance_seconds,
+                conditioning=self._profile.conditioning,
             )
 
     async def drain(self) -> None:
@@ -213,7 +214,9 @@ class Dialogue:
         """Does what the device asks; only audio may have to wait.  Raises ProtocolError."""
         match request:
             case AudioReceived(pcm=pcm):
-                await self._listening.put(pcm)
+                heard = self._echo.heard(pcm, trio.current_time())
+                self._use_duplex()
+                await self._listening.put(heard)
             case SpeechFinished() | SpeechDiscarded():
                 await self._listening.put_mark(request)
             case TextTyped() | InterruptPressed():
@@ -222,6 +225,7 @@ class Dialogue:
                 self._apply(self.floor.handle(request, trio.current_time()))
             case PlaybackReported():
                 self._replying.report(request)
+                self._echo.report(request, trio.current_time())
             case Configuration():
                 self._configure(request)
             case DeviceToolReturned():
@@ -269,6 +273,31 @@ class Dialogue:
         self._apply(self.floor.set_interruptible(configuration.interruptible))
         self._listening.configure(configuration)
 
+    # --- our own voice ---------------------------------------------------------------------
+
+    @property
+    def duplex(self) -> Duplex:
+        """Whether speech interrupts."""
+        return self._echo.duplex
+
+    def sent(self, notice: Notice) -> None:
+        """The device is given this."""
+        self._echo.sent(notice, trio.current_time())
+        self._use_duplex()
+
+    def _is_echo(self, text: str) -> bool:
+        own = self._echo.is_own(text, trio.current_time())
+        self._use_duplex()
+        return own
+
+    def _use_duplex(self) -> None:
+        """More, or less, may be known of the device's echo than was told."""
+        if self._echo.echo is not self._told_echo:
+            self._told_echo = self._echo.echo
+            self._listening.suspect_after(self._echo.suspicion)
+            state = self._shown or State.LISTENING
+            self._outbox.post(StatusChanged(state, self.session.id, duplex=self.duplex))
+
     # --- the floor -------------------------------------------------------------------------
 
     def _hear(self, event: SpeechEvent) -> None:
@@ -276,8 +305,11 @@ class Dialogue:
         numbered = attrs.evolve(event, segment_id=self._segments_before + event.segment_id)
         self.session.last_segment_id = numbered.segment_id
         self._observe(numbered, trio.current_time())
+        if isinstance(event, SpeechStarted):
+            self._echo.speech_began(trio.current_time())
         if self._profile.tell_voice and isinstance(event, SpeechStarted | SpeechEnded):
-            self._outbox.post(VoiceNoticed(isinstance(event, SpeechStarted)))
+            threshold = event.loudness_threshold if isinstance(event, SpeechStarted) else None
+            self._outbox.post(VoiceNoticed(isinstance(event, SpeechStarted), threshold))
         self._apply(self.floor.handle(numbered, trio.current_time()))
 
     def _marked(self, mark: Mark) -> None:

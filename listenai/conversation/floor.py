@@ -231,7 +231,8 @@ class Floor:
 
     def _failed(self, event: TranscriptionFailed, now: float) -> None:
         """The segment is lost; what was understood before it still stands."""
-        self._actions.append(Tell(ErrorReported(event.code, event.message)))
+        error = ErrorReported(event.code, event.message, timed_out=event.timed_out)
+        self._actions.append(Tell(error))
         self._final(FinalTranscript(event.segment_id, self._draft.text, self._draft.complete), now)
 
     def _delayed(self, event: TranscriptionDelayed) -> None:

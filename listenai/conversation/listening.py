@@ -12,6 +12,7 @@ from collections.abc import Callable
 import attrs
 import trio
 
+from listenai.device import Conditioning
 from listenai.engines.base import Recognizer, RecognizerFactory
 from listenai.events import SpeechDiscarded, SpeechFinished
 from listenai.settings import EffectiveConfiguration
@@ -53,10 +54,12 @@ class Listening:
         """Hands over that the utterance ends here."""
         await self._pieces_in.send(mark)
 
-    async def run(self, *, suspicion: tuple[int, int], cap_seconds: float) -> None:
+    async def run(
+        self, *, suspicion: tuple[int, int], cap_seconds: float, conditioning: Conditioning
+    ) -> None:
         """Listens until cancelled."""
         async with self.recognizers.open(
-            self.hear, suspicion=suspicion, cap_seconds=cap_seconds
+            self.hear, suspicion=suspicion, cap_seconds=cap_seconds, conditioning=conditioning
         ) as recognizer:
             self._recognizer = recognizer
             self.configure(self._configuration)
@@ -66,6 +69,11 @@ class Listening:
                 else:
                     recognizer.end_speech()
                     self.marked(piece)
+
+    def suspect_after(self, suspicion: tuple[int, int]) -> None:
+        """So many speech frames, of the last so many, from the next frame on."""
+        if self._recognizer:
+            self._recognizer.suspect_after(suspicion)
 
     def configure(self, configuration: EffectiveConfiguration) -> None:
         """New settings, from the next segment on."""

@@ -19,14 +19,14 @@ from listenai.wire import Message, Wire
 
 @attrs.define(eq=False)
 class Writer:
-    """Translates and sends; `told` is called after each translation, for the dialect's deadline."""
+    """Translates and sends; `told` is called with each notice once it is translated."""
 
     _wire: Wire
     _dialect: Dialect
     _outbox: Outbox
     _observer: ConnectionObserver
     _stall_seconds: float
-    _told: Callable[[], None]
+    _told: Callable[[Notice], None]
     _unsent: deque[Message] = attrs.field(factory=deque)  # of the notice that is being told
 
     async def run(self) -> None:
@@ -36,7 +36,7 @@ class Writer:
                 event = await self._outbox.take()
                 # No checkpoint from here to `wire.send`: a hold cannot come between.
                 self._unsent.extend(self._translate(event))
-                self._told()
+                self._told(event)
                 while self._unsent:
                     self._observer.sent(message_bytes(self._unsent[0]))
                     with trio.move_on_after(self._stall_seconds) as stall:

@@ -85,6 +85,8 @@ def _status(event: events.StatusChanged) -> Fields:
         fields["configuration"] = attrs.asdict(event.configuration)
     if event.offer is not None:
         fields["capabilities"] = attrs.asdict(event.offer)
+    if event.duplex is not None:
+        fields["duplex"] = event.duplex
     if event.statistics is not None:
         fields["statistics"] = _statistics(event.statistics)
     return fields

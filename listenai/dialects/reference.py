@@ -13,6 +13,7 @@ from typing import Final
 import attrs
 
 from listenai import events
+from listenai.device import Duplex
 from listenai.errors import ErrorCode
 from listenai.settings import EffectiveConfiguration, Offer, SessionStatistics
 
@@ -49,6 +50,7 @@ NOTICES: Final[Mapping[type[events.Notice], NoticeRow]] = {
                 restored=True,
                 configuration=EffectiveConfiguration(),
                 offer=Offer(("en",), ("default",), ("get_weather", "set_volume")),
+                duplex=Duplex.FULL,
             ),
             events.StatusChanged(events.State.CLOSING, "kitchen", statistics=_STATISTICS),
         ),
@@ -58,6 +60,8 @@ NOTICES: Final[Mapping[type[events.Notice], NoticeRow]] = {
             "restored": "In `ready`: whether the session was there already.",
             "configuration": "In `ready`, and as the answer to `configure`: all settings.",
             "capabilities": "In `ready`: the languages, voices and tools to choose from.",
+            "duplex": "In `ready`, and when it changes: full, or half: our own voice is in the "
+            "microphone, or may be, so only `interrupt` and `text` interrupt a reply.",
             "statistics": "In `closing`: as in `session_stats`.",
         },
     ),

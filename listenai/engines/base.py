@@ -14,6 +14,7 @@ from typing import Any, Literal, Protocol
 
 import attrs
 
+from listenai.device import UNCONDITIONED, Conditioning
 from listenai.events import ToolSchema
 from listenai.speech import SpeechEvent
 
@@ -86,6 +87,9 @@ class Recognizer(Protocol):
     def configure(self, *, language: str, threshold: float, silence_frames: int) -> None:
         """Settings from the next segment on."""
 
+    def suspect_after(self, suspicion: tuple[int, int]) -> None:
+        """SpeechSuspected after other frames than it was opened with, from the next frame on."""
+
 
 class RecognizerFactory(Protocol):
     """Makes ears."""
@@ -95,13 +99,26 @@ class RecognizerFactory(Protocol):
         """Codes of the languages that are understood."""
 
     def open(
-        self, hear: Callable[[SpeechEvent], None], *, suspicion: tuple[int, int], cap_seconds: float
+        self,
+        hear: Callable[[SpeechEvent], None],
+        *,
+        suspicion: tuple[int, int],
+        cap_seconds: float,
+        conditioning: Conditioning = UNCONDITIONED,
     ) -> AbstractAsyncContextManager[Recognizer]:
         """An ear, alive inside the `async with`; `hear` is called from plain code, never waits.
 
         suspicion: SpeechSuspected after this many speech frames among the last so many.
         cap_seconds: a longer utterance is cut into segments.
+        conditioning: what is done to the sound before.
         """
+
+
+class EchoCanceller(Protocol):
+    """Takes what a device plays out of what its microphone hears; cheap enough for the loop."""
+
+    def process(self, heard: bytes, played: bytes) -> bytes:
+        """As much as was heard, a little late.  Both int16 mono 16 kHz, equally long."""
 
 
 # --- thinking ----------------------------------------------------------------------------

@@ -20,13 +20,12 @@ before each call.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import AbstractContextManager, asynccontextmanager
+from collections.abc import Callable, Sequence
 
 import attrs
 import trio
 
-from listenai.audio import FRAME_BYTES, FRAME_SECONDS, SAMPLE_BYTES, SAMPLE_RATE, Framer
+from listenai.audio import FRAME_BYTES, FRAME_SECONDS, SAMPLE_BYTES, SAMPLE_RATE, AudioStep, Framer
 from listenai.engines.base import Detector, SpeakerMemory, Transcriber, Utterance
 from listenai.engines.segmenter import Change, Segmenter
 from listenai.errors import ErrorCode, TranscriberAway, TranscriberError
@@ -82,7 +81,7 @@ class _Segment:
 
 
 class SegmentingRecognizer:
-    """One device's ear (engines.base.Recognizer); made by SegmentingRecognizerFactory.open.
+    """One device's ear (engines.base.Recognizer); made by SegmentingRecognizerFactory.
 
     It keeps at most twice `cap_seconds` of audio: the take being heard and, while the
     transcriber is behind, the one before it.  `cut_takes` counts takes that were full,
@@ -97,16 +96,22 @@ class SegmentingRecognizer:
         *,
         suspicion: tuple[int, int],
         cap_seconds: float,
+        steps: Sequence[AudioStep] = (),
+        loudness_threshold: Callable[[], float | None] = lambda: None,
     ) -> None:
+        """steps: what is done to each frame before all else.
+
+        loudness_threshold: dBFS below which nothing is speech now; None: loudness does not count.
+        """
         if cap_seconds < MIN_CAP_SECONDS:
             raise ValueError(
                 f"an utterance cannot be cut after {cap_seconds} s; allowed is {MIN_CAP_SECONDS} s "
                 "or more (default 30 s)"
             )
-        self.cut_takes = 0
-        self.overdue_segments = 0
+        self.cut_takes = self.overdue_segments = 0
         self._detector, self._transcriber, self._hear = detector, transcriber, hear
         self._segmenter = Segmenter(suspicion=suspicion)
+        self._steps, self._loudness_threshold = tuple(steps), loudness_threshold
         self._framer = Framer()
         self._speaker = SpeakerMemory()
         self._language = "en"
@@ -115,9 +120,8 @@ class SegmentingRecognizer:
         self._pre_roll = deque[bytes](maxlen=PRE_ROLL_FRAMES)
         self._take = _Take()
         self._segment: _Segment | None = None  # while somebody speaks
-        self._last_segment_id = 0
+        self._last_segment_id, self._last_frame_at = 0, 0.0
         self._joined_frames = 0  # speech in the utterance's segments that are over
-        self._last_frame_at = 0.0
         # Segments to be transcribed, in order, the first in work.  Bounded by the takes: each
         # segment holds some frames of one.
         self._owed = deque[_Segment]()
@@ -166,10 +170,16 @@ class SegmentingRecognizer:
         self._segmenter.configure(threshold=threshold, silence_frames=silence_frames)
         self._language = language
 
+    def suspect_after(self, suspicion: tuple[int, int]) -> None:
+        """Another suspicion from the next frame on.  Raises ValueError."""
+        self._segmenter.suspect_after(suspicion)
+
     # --- plain code: segments ------------------------------------------------------------------
 
     def _accept_frame(self, frame: bytes, now: float) -> None:
         self._last_frame_at = now
+        for step in self._steps:
+            frame = step.process(frame)
         change = self._segmenter.push(self._detector.process(frame))
         if Change.STARTED in change:
             self._segment = self._begin_segment()
@@ -188,7 +198,7 @@ class SegmentingRecognizer:
 
         events: list[SpeechEvent] = []
         if Change.STARTED in change:
-            events.append(SpeechStarted(segment.id))
+            events.append(SpeechStarted(segment.id, self._loudness_threshold()))
         if Change.SUSPECTED in change:
             events.append(SpeechSuspected(segment.id))
         if Change.ENDED in change:
@@ -311,7 +321,7 @@ class SegmentingRecognizer:
                 if not away or now - (away_since or now) > AWAY_SECONDS:
                     while segment.end is None:  # what failed is told after SpeechEnded
                         await self._wait_news()
-                    return TranscriptionFailed(segment.id, error.code, str(error))
+                    return TranscriptionFailed(segment.id, error.code, str(error), error.timed_out)
                 if away_since is None:
                     away_since = now
                     self._hear(TranscriptionDelayed(segment.id, error.code, str(error)))
@@ -323,10 +333,8 @@ class SegmentingRecognizer:
             language=segment.language, speaker=self._speaker
         ) as utterance:
             await self._feed(segment, utterance)
-            transcript = await utterance.finish()
-        return FinalTranscript(
-            segment.id, _whole_text(segment, transcript.text), transcript.complete
-        )
+            heard = await utterance.finish()
+        return FinalTranscript(segment.id, _whole_text(segment, heard.text), heard.complete)
 
     async def _feed(self, segment: _Segment, utterance: Utterance) -> None:
         """Feeds the take up to the segment's end; asks for partials while it goes on."""
@@ -351,44 +359,6 @@ class SegmentingRecognizer:
                 if text and text != last_text and segment.end is None:
                     last_text = text
                     self._hear(PartialTranscript(segment.id, _whole_text(segment, text)))
-
-
-class SegmentingRecognizerFactory:
-    """Makes ears of detectors, one each, and a shared transcriber (engines.base.RecognizerFactory).
-
-    open_detector: makes a detector to be closed by `with`, like TenVadDetector.
-    languages: what the transcriber understands.  cut_takes: of all ears that were closed.
-    """
-
-    def __init__(
-        self,
-        open_detector: Callable[[], AbstractContextManager[Detector]],
-        transcriber: Transcriber,
-    ) -> None:
-        self.languages: Sequence[str] = transcriber.languages
-        self.cut_takes = 0
-        self._open_detector, self._transcriber = open_detector, transcriber
-
-    @asynccontextmanager
-    async def open(
-        self, hear: Callable[[SpeechEvent], None], *, suspicion: tuple[int, int], cap_seconds: float
-    ) -> AsyncIterator[SegmentingRecognizer]:
-        """An ear, alive inside the `async with`; ValueError for settings that cannot work.
-
-        suspicion: (needed, window), frames; cap_seconds: 1 or more.
-        """
-        with self._open_detector() as detector:
-            recognizer = SegmentingRecognizer(
-                detector, self._transcriber, hear, suspicion=suspicion, cap_seconds=cap_seconds
-            )
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(recognizer.serve_transcripts)
-                nursery.start_soon(recognizer.serve_audio_stops)
-                try:
-                    yield recognizer
-                finally:
-                    self.cut_takes += recognizer.cut_takes
-                    nursery.cancel_scope.cancel()
 
 
 def _whole_text(segment: _Segment, text: str) -> str:

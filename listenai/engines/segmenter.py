@@ -46,18 +46,11 @@ class Segmenter:
         threshold: float = THRESHOLD,
         silence_frames: int = SILENCE_FRAMES,
     ) -> None:
-        needed, window = suspicion
-        if not 1 <= needed <= window:
-            raise ValueError(
-                f"suspicion {suspicion} cannot be reached; allowed is (needed, window) with "
-                "1 <= needed <= window, in frames, like (3, 4)"
-            )
+        self.suspect_after(suspicion)
         _check(threshold, silence_frames)
         self.speeching = False
         self.silent_frames = 0  # consecutive, at the end of the segment
         self.frames = 0  # processed in total
-        self._needed = needed
-        self._window = (1 << window) - 1
         self._recent = 0  # one bit a frame of this segment, 1 = speech, the newest lowest
         self._suspected = False
         self._threshold, self._silence_frames = threshold, silence_frames
@@ -94,6 +87,17 @@ class Segmenter:
         self._next_settings = threshold, silence_frames
         if not self.speeching:
             self._threshold, self._silence_frames = self._next_settings
+
+    def suspect_after(self, suspicion: tuple[int, int]) -> None:
+        """Another suspicion from the next frame on; ValueError when it cannot be reached."""
+        needed, window = suspicion
+        if not 1 <= needed <= window:
+            raise ValueError(
+                f"suspicion {suspicion} cannot be reached; allowed is (needed, window) with "
+                "1 <= needed <= window, in frames, like (3, 4)"
+            )
+        self._needed = needed
+        self._window = (1 << window) - 1
 
     def _start(self) -> Change:
         self.speeching = True

@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from listenai import events
-from listenai.device import Capabilities, DeviceProfile, Echo
+from listenai.device import Capabilities, DeviceProfile, Duplex, Echo
 from listenai.dialects.base import NEVER
 from listenai.dialects.fields import rule_of
 from listenai.dialects.json_text import MAX_MESSAGE_BYTES
@@ -437,12 +437,13 @@ SENT: list[tuple[events.Notice, str | bytes]] = [
             restored=False,
             configuration=EffectiveConfiguration(system_prompt="Sei höflich"),
             offer=Offer(("en", "zh"), ("doubao-通用女声",), ()),
+            duplex=Duplex.HALF,
         ),
         '{"type":"status","state":"ready","session_id":"s1","restored":false,"configuration":{'
         '"language":"en","voice_id":"default","system_prompt":"Sei höflich","vad_threshold":0.5,'
         '"vad_silence_frames":5,"end_of_turn_ms":null,"interruptible":true,"tools":true,'
         '"partial_results":true,"output_sample_rate":16000},"capabilities":{'
-        '"languages":["en","zh"],"voices":["doubao-通用女声"],"tools":[]}}',
+        '"languages":["en","zh"],"voices":["doubao-通用女声"],"tools":[]},"duplex":"half"}',
     ),
     (
         events.StatusChanged(events.State.CLOSING, "s1", statistics=STATISTICS),

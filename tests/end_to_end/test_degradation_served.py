@@ -24,7 +24,7 @@ from listenai.audio import FRAME_BYTES
 from listenai.config import Config
 from listenai.engines.base import SpeakerMemory, SpeechChunk, Transcriber, Transcript, Utterance
 from listenai.engines.espeak import EspeakSynthesizer
-from listenai.engines.recognizer import SegmentingRecognizerFactory
+from listenai.engines.ears import SegmentingRecognizerFactory
 from listenai.engines.sphinx import SphinxTranscriber
 from listenai.engines.ten_vad import TenVadDetector
 from listenai.errors import SynthesizerAway, TranscriberAway

@@ -30,7 +30,7 @@ from listenai.client.connection import open_socket
 from listenai.config import Config
 from listenai.engines.base import ChatSettings, ReplyText, SpeakerMemory, Transcript
 from listenai.engines.espeak import EspeakSynthesizer
-from listenai.engines.recognizer import SegmentingRecognizerFactory
+from listenai.engines.ears import SegmentingRecognizerFactory
 from listenai.engines.segmenter import Change, Segmenter
 from listenai.engines.ten_vad import TenVadDetector
 from listenai.errors import ChatModelError, SynthesizerError, TranscriberError

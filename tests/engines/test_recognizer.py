@@ -22,12 +22,12 @@ from trio.testing import MockClock
 
 from listenai.audio import FRAME_BYTES, FRAME_SAMPLES, FRAME_SECONDS
 from listenai.engines.base import SpeakerMemory, Transcript
+from listenai.engines.ears import SegmentingRecognizerFactory
 from listenai.engines.recognizer import (
     FEED_BYTES,
     PARTIAL_SECONDS,
     PRE_ROLL_FRAMES,
     SegmentingRecognizer,
-    SegmentingRecognizerFactory,
 )
 from listenai.errors import ErrorCode, TranscriberError
 from listenai.speech import (

@@ -15,7 +15,7 @@ from listenai.app import make_guards, make_sessions
 from listenai.app.observers import show_kept
 from listenai.config import Config
 from listenai.effects import Effects
-from listenai.engines.recognizer import SegmentingRecognizerFactory
+from listenai.engines.ears import SegmentingRecognizerFactory
 from listenai.engines.ten_vad import TenVadDetector
 from listenai.engines.timed import TimedTranscriber
 from listenai.telemetry.metrics import Metrics

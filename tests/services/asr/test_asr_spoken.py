@@ -21,7 +21,7 @@ from listenai.audio import FRAME_BYTES
 from listenai.client.device import Device
 from listenai.config import Config
 from listenai.engines.base import SpeakerMemory, Transcriber
-from listenai.engines.recognizer import SegmentingRecognizerFactory
+from listenai.engines.ears import SegmentingRecognizerFactory
 from listenai.engines.sphinx import SphinxTranscriber
 from listenai.engines.ten_vad import TenVadDetector
 from listenai.services.asr.client import AsrServiceTranscriber
@@ -34,7 +34,7 @@ PROCESS = """
 import sys
 from contextlib import asynccontextmanager
 import trio
-from listenai.engines.recognizer import SegmentingRecognizerFactory
+from listenai.engines.ears import SegmentingRecognizerFactory
 from listenai.engines.sphinx import SphinxTranscriber
 from listenai.engines.ten_vad import TenVadDetector
 from listenai.services.asr.server import Hearing, run_asr
