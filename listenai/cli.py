@@ -121,6 +121,9 @@ async def _end_on_signal(
 
 # --- services ------------------------------------------------------------------------------
 
+ASR_ENGINES = ("embedded", "sherpa", "funasr", "vosk", "faster-whisper", "azure")
+TTS_ENGINES = ("embedded", "sherpa", "voxcpm", "pyttsx3", "azure")
+
 
 def _service(default_port: int) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Options that all services have."""
@@ -139,7 +142,7 @@ def _service(default_port: int) -> Callable[[Callable[..., None]], Callable[...,
 
 @main.command()
 @_service(9200)
-@click.option("--engine", type=click.Choice(["embedded", "sherpa", "funasr"]), help="[ASR_ENGINE]")
+@click.option("--engine", type=click.Choice(ASR_ENGINES), help="[ASR_ENGINE]")
 def asr(host: str, port: int, engine: str | None, child: bool) -> None:
     """Run speech recognition as a service; ASR_SERVICE_URL is where `serve` looks for it."""
     _run_service("run_asr", child, engine, host, port)
@@ -147,7 +150,7 @@ def asr(host: str, port: int, engine: str | None, child: bool) -> None:
 
 @main.command()
 @_service(9300)
-@click.option("--engine", type=click.Choice(["embedded", "sherpa", "voxcpm"]), help="[TTS_ENGINE]")
+@click.option("--engine", type=click.Choice(TTS_ENGINES), help="[TTS_ENGINE]")
 def tts(host: str, port: int, engine: str | None, child: bool) -> None:
     """Run speech synthesis as a service; TTS_SERVICE_URL is where `serve` looks for it."""
     _run_service("run_tts", child, engine, host, port)

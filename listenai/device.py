@@ -55,6 +55,8 @@ class DeviceProfile:
     history_messages: int = 10
     temperature: float = 0.7
     max_tokens: int = 2048
+    token_seconds: float = math.inf  # the longest to wait for the chat model's next token
+    reply_seconds: float = math.inf  # ... and for its whole reply
     utterance_seconds: float = 30.0  # longer ones are cut into segments
     lead_seconds: float = 0.5  # audio at the device ahead of its clock, where it can stop
     lead_seconds_unstoppable: float = 0.16  # where it can neither pause nor flush: its tail

@@ -1,7 +1,8 @@
-"""WAV files of 16-bit PCM: read whole, written whole."""
+"""WAV files of 16-bit PCM: read whole, written whole; and the header alone, for the wire."""
 
 from __future__ import annotations
 
+import struct
 import wave
 from pathlib import Path
 
@@ -13,6 +14,9 @@ from listenai.audio import SAMPLE_BYTES
 from listenai.errors import ListenAIError
 
 Samples = npt.NDArray[np.int16]
+
+HEADER_BYTES = 44
+_UNKNOWN_SIZE = 0xFFFFFFFF  # what players take for "until it ends"
 
 _HINT = "convert it with: ffmpeg -i FILE -c:a pcm_s16le OUT.wav"
 
@@ -68,3 +72,32 @@ def write_wav(path: Path, pcm: bytes, sample_rate: int) -> None:
             file.writeframes(pcm)
     except OSError as error:
         raise WavError(f"cannot write {path}: {error.strerror or error}") from error
+
+
+def wav_bytes(pcm: bytes, sample_rate: int) -> bytes:
+    """A whole WAV file of int16 little-endian mono PCM, `sample_rate` in Hz."""
+    return wav_header(sample_rate, len(pcm)) + pcm
+
+
+def wav_header(sample_rate: int, pcm_bytes: int | None = None) -> bytes:
+    """The HEADER_BYTES before 16-bit mono PCM; pcm_bytes None: a stream, as long as it lasts.
+
+    sample_rate in Hz.
+    """
+    size = _UNKNOWN_SIZE if pcm_bytes is None else pcm_bytes
+    return struct.pack(
+        "<4sI4s4sIHHIIHH4sI",
+        b"RIFF",
+        min(size + HEADER_BYTES - 8, _UNKNOWN_SIZE),
+        b"WAVE",
+        b"fmt ",
+        16,  # bytes of what describes the format
+        1,  # PCM
+        1,  # channel
+        sample_rate,
+        sample_rate * SAMPLE_BYTES,
+        SAMPLE_BYTES,  # of a sample of all channels
+        8 * SAMPLE_BYTES,
+        b"data",
+        size,
+    )

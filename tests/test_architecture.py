@@ -143,11 +143,18 @@ PARTS = {
     **{
         (f"dialects.{each}", f"dialects.{shared}"): "what all dialects share"
         for each in (
-            *("listenai", "messages"),
-            *("hotpin", "prompt_voice", "configurator", "ninja"),
+            *("listenai", "messages", "hotpin", "hotpin_messages", "prompt_voice"),
+            *("prompt_voice_messages", "configurator", "ninja", "ninja_messages"),
         )
         for shared in ("json_text", "fields")
     },
+    ("dialects.hotpin", "dialects.hotpin_messages"): "its words",
+    ("dialects.hotpin", "dialects.hotpin_reply"): "its WAV file",
+    ("dialects.prompt_voice", "dialects.prompt_voice_messages"): "its words",
+    ("dialects.prompt_voice", "dialects.prompt_voice_times"): "its metrics",
+    ("dialects.ninja", "dialects.ninja_messages"): "its words",
+    ("dialects.ninja", "dialects.ninja_stages"): "its stages and metrics",
+    ("dialects.ninja", "dialects.mailboxes"): "what waits for who is away",
     **{
         ("codecs.decoding", f"codecs.{each}"): "the codec of each encoding"
         for each in ("resampling", "opus", "webm")
@@ -182,9 +189,23 @@ PARTS = {
         (f"engines.{each}", "engines.whole_utterance"): "hears a whole utterance before it writes"
         for each in (
             *("funasr", "openai_transcriber", "sherpa"),
-            *("vosk", "faster_whisper", "azure_speech"),
+            *("vosk", "whisper", "azure_transcriber"),
         )
     },
+    ("engines.whisper", "engines.model_files"): "which files it needs",
+    ("engines.azure_resource", "engines.openai_audio"): "which server is asked, and how",
+    ("engines.azure_resource", "engines.upstreams"): "which server is asked",
+    ("engines.azure_synthesizer", "engines.openai_synthesizer"): "how PCM comes in",
+    **{
+        (f"engines.azure_{each}", f"engines.{part}"): "what all that ask over HTTP share"
+        for each in ("transcriber", "synthesizer")
+        for part in (
+            *("azure_resource", "openai_audio", "openai_http"),
+            *("openai_request", "upstreams"),
+        )
+    },
+    ("engines.hosted_chat", "engines.openai_chat"): "what both clouds speak",
+    ("engines.hosted_chat", "engines.upstreams"): "which server is asked",
     ("engines.voxcpm", "engines.voxcpm_model"): "the model and its thread",
     ("engines.voxcpm", "engines.voxcpm_voices"): "its voices",
     ("engines.voxcpm_model", "engines.model_files"): "which files it needs",

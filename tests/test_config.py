@@ -141,7 +141,7 @@ def test_every_variable_of_the_other_specs_is_known():
     others = {name: spec for name, spec in other_specs().items() if name not in ours}
     assert {other.variable: other.spec for other in OTHER_VARIABLES} == others
     assert len(other_specs()) == 42
-    assert set(other_specs()) - set(others) == {"API_KEYS", "ALLOWED_ORIGINS"}
+    assert {"API_KEYS", "VOSK_MODEL_PATH", "AZURE_OPENAI_KEY"} <= set(other_specs()) - set(others)
 
 
 @pytest.mark.parametrize("other", OTHER_VARIABLES, ids=lambda other: other.variable)
@@ -153,7 +153,8 @@ def test_a_variable_of_another_spec_sets_ours_or_is_warned_about(other):
         assert loaded.config == Config()
         assert loaded.warnings == (f"accepted, no effect: {other.variable}: {other.reason}",)
         return
-    value = {"HOST": "127.0.0.1", "LOG_LEVEL": "debug"}.get(other.variable, "1")
+    values = {"HOST": "127.0.0.1", "LOG_LEVEL": "debug", "STREAM_TTS_ENGINE": "pyttsx3"}
+    value = values.get(other.variable, "1")
     alias, own = load({other.variable: value}), load({other.sets: value})
     assert alias.config == own.config != Config()
     [row] = [row for row in alias.settings if row.setting.variable == other.sets]
@@ -166,9 +167,9 @@ def test_our_name_wins_over_another_systems_and_that_is_told():
     assert loaded.config.log_level == "ERROR"
     expected = "not used: LOG_LEVEL: CLOUD_LOG_LEVEL comes from CLOUD_LOG_LEVEL (environment)"
     assert loaded.warnings == (expected,)
-    loaded = load({"OPENAI_API_KEY": "a", "GROQ_API_KEY": "b"})
-    assert loaded.config.llm_api_key == "a"
-    assert any("not used: GROQ_API_KEY: LLM_API_KEY comes from" in it for it in loaded.warnings)
+    loaded = load({"SERVER_PORT": "1", "PORT": "2"})
+    assert loaded.config.port == 1
+    assert any("not used: PORT: CLOUD_PORT comes from" in it for it in loaded.warnings)
 
 
 def test_a_host_that_is_no_address_is_not_taken():
@@ -261,6 +262,8 @@ def test_a_bad_file_is_told_by_line_without_its_text(tmp_path: Path):
         ("CLOUD_MEMORY_BUDGET_MB", "-1", "a whole number from 0 to 100000000"),
         ("CLOUD_RATE_LIMIT_ENABLED", "perhaps", "true or false (also yes, no, on, off, 1, 0)"),
         ("CLOUD_LOG_FORMAT", "xml", "one of json, text"),
+        ("ASR_ENGINE", "whisper", "one of auto, embedded, sherpa, funasr, vosk, faster-whisper"),
+        ("VAD_ENGINE", "silero", "one of ten, webrtc"),
         ("CLOUD_HOST", "  ", "text that is not empty"),
         ("TTS_VOICE_ID", "\udcff", "text that is not empty"),
         ("MCP_PROTOCOL_VERSION", "latest", "a date like 2024-11-05"),
@@ -390,7 +393,7 @@ def test_the_command_prints_what_is_in_force(tmp_path: Path):
         "--port",
         "81",
         cwd=tmp_path,
-        HOTPIN_EXACT_WAV="no",
+        MCP_PROTOCOL_VERSION="2025-03-26",
         MCP_INSTRUCTIONS="a\nb",
         TTS_CFG_VALUE="3",
     )
@@ -399,8 +402,9 @@ def test_the_command_prints_what_is_in_force(tmp_path: Path):
     assert ["CLOUD_PORT", "81", "option"] in lines
     assert ["MCP_INSTRUCTIONS", r"'a\nb'", "environment"] in lines
     assert ["TTS_CFG_VALUE", "3", "environment"] in lines
-    assert ["HOTPIN_EXACT_WAV", "false", "environment", "no", "effect", "yet"] in lines
-    assert "listenai: accepted, no effect yet: HOTPIN_EXACT_WAV: " in done.stderr
+    version = ["MCP_PROTOCOL_VERSION", "2025-03-26", "environment"]
+    assert [*version, "no", "effect", "yet"] in lines
+    assert "listenai: accepted, no effect yet: MCP_PROTOCOL_VERSION: " in done.stderr
 
 
 def test_the_command_prints_json(tmp_path: Path):
@@ -504,7 +508,9 @@ async def test_tools_can_be_turned_off(enabled: str, tools: list[str]):
 @pytest.mark.parametrize("log_format", ["json", "text"])
 async def test_serve_warns_in_its_log(log_format: str, tmp_path: Path):
     """In the format that is configured, before it listens."""
-    (tmp_path / ".env").write_text(f"CLOUD_LOG_FORMAT={log_format}\nHOTPIN_EXACT_WAV=no\n")
+    (tmp_path / ".env").write_text(
+        f"CLOUD_LOG_FORMAT={log_format}\nMCP_PROTOCOL_VERSION=2025-03-26\n"
+    )
     command = [*COMMAND, "serve", "--host", "127.0.0.1", "--port", "0", "--fake-engines"]
     async with trio.open_nursery() as nursery:
         run_server = partial(
@@ -521,8 +527,8 @@ async def test_serve_warns_in_its_log(log_format: str, tmp_path: Path):
         process.terminate()
         with trio.fail_after(20):
             said = b"".join([part async for part in process.stderr]).decode()
-    line = next(line for line in said.splitlines() if "HOTPIN_EXACT_WAV" in line)
-    event = "configuration: accepted, no effect yet: HOTPIN_EXACT_WAV: Hotpin devices cannot"
+    line = next(line for line in said.splitlines() if "MCP_PROTOCOL_VERSION" in line)
+    event = "configuration: accepted, no effect yet: MCP_PROTOCOL_VERSION: every version"
     if log_format == "json":
         entry = json.loads(line)
         assert (entry["level"], entry["logger"]) == ("WARNING", "listenai.cli")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import logging
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
@@ -11,6 +12,8 @@ from typing import TypeVar
 import attrs
 
 from listenai.app.models import Places, Survey, survey
+from listenai.config import Config
+from listenai.engines.azure_resource import AzureResource
 from listenai.errors import ConfigurationError, EngineError
 
 _log = logging.getLogger(__name__)
@@ -51,6 +54,13 @@ def log_choice(choice: Choice) -> None:
     _log.info("engine_chosen: %s", choice)
 
 
+def azure_resource(config: Config) -> AzureResource:
+    """Whose speech services are asked; ConfigurationError for what cannot be one."""
+    return AzureResource(
+        config.azure_speech_key, config.azure_speech_endpoint, config.azure_speech_region
+    )
+
+
 def find_models(names: Sequence[str], places: Places) -> Iterator[Survey]:
     """Those of these models that can be loaded here and now, in this order."""
     found = {each.model.name: each for each in survey(places)}
@@ -73,6 +83,18 @@ def need_model(names: Sequence[str], places: Places, variable: str) -> Survey:
                 f"python -m listenai models pull {each.model.name}{extra}"
             )
     raise ConfigurationError(problems)
+
+
+def need_extra(extra: str, package: str, reason: str) -> None:
+    """ConfigurationError unless the package of one of our extras is installed."""
+    try:
+        installed = importlib.util.find_spec(package) is not None
+    except ValueError:  # it was marked as one that must not be imported
+        installed = False
+    if not installed:
+        raise ConfigurationError(
+            [f"{reason}: a library is missing: pip install 'listenai[{extra}]'"]
+        )
 
 
 @asynccontextmanager

@@ -1,28 +1,49 @@
-"""Which transcriber understands speech."""
+"""Which detector tells speech from silence, and which transcriber understands it."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, asynccontextmanager
+from functools import partial
+from pathlib import Path
 
 import httpx
 import trio
 
-from listenai.app.choices import Choice, Tell, device, find_models, is_openai, loaded, need_model
+from listenai.app.choices import (
+    Choice,
+    Tell,
+    azure_resource,
+    device,
+    find_models,
+    is_openai,
+    loaded,
+    need_extra,
+    need_model,
+)
 from listenai.app.models import Places
 from listenai.app.supervision import ChildService, supervise
 from listenai.config import Config
 from listenai.effects import Effects
-from listenai.engines.base import Transcriber
+from listenai.engines.azure_transcriber import AzureTranscriber
+from listenai.engines.base import Detector, Transcriber
 from listenai.engines.funasr import FunasrTranscriber
+from listenai.engines.model_files import find_model, folders_of
 from listenai.engines.openai_transcriber import OpenAITranscriber
 from listenai.engines.sherpa import SherpaTranscriber
 from listenai.engines.sphinx import SphinxTranscriber
+from listenai.engines.ten_vad import TenVadDetector
 from listenai.engines.upstreams import Upstream
+from listenai.engines.vosk import DEFAULT_FOLDER, VoskTranscriber
+from listenai.engines.webrtc_vad import WebRtcDetector
+from listenai.engines.whisper import DEFAULT_MODEL, WhisperTranscriber, read_model_name
+from listenai.errors import ConfigurationError
 from listenai.services.asr.client import AsrServiceTranscriber
 
 STAGE = "speech recognition"
+OpenDetector = Callable[[], AbstractContextManager[Detector]]
 MODELS = {"funasr": ("fun-asr-nano", "sensevoice-small"), "sherpa": ("sherpa-sensevoice",)}
+_DEFAULTS = Config()
 # A service that is asked for when the server starts may still be loading its model.
 FIRST_ANSWER_SECONDS = 5.0
 
@@ -62,14 +83,34 @@ async def open_transcriber(
                 yield transcriber
             nursery.cancel_scope.cancel()
     else:
-        async with open_own_transcriber(places, engine, reason, tell) as transcriber:
+        opening = open_own_transcriber(places, engine, reason, tell, config)
+        async with opening as transcriber:
             yield transcriber
+
+
+def choose_detector(config: Config, tell: Tell) -> OpenDetector:
+    """What makes each device's detector; ConfigurationError where its library is missing."""
+    reason = f"VAD_ENGINE={config.vad_engine}"
+    if config.vad_engine == "webrtc":
+        need_extra("webrtcvad", "webrtcvad", reason)
+        tell(Choice("voice detection", "WebRTC VAD", reason))
+        return WebRtcDetector
+    tell(Choice("voice detection", "TEN VAD", reason))
+    return TenVadDetector
 
 
 def choose_engine(config: Config, places: Places) -> tuple[str, str]:
     """The engine where there is no service, and why it."""
     if config.asr_engine != "auto":
         return config.asr_engine, f"ASR_ENGINE={config.asr_engine}"
+    for engine, variable, value in (
+        ("vosk", "VOSK_MODEL_PATH", config.vosk_model_path),
+        ("faster-whisper", "STREAM_MODEL_WHISPER", config.whisper_model),
+        ("azure", "AZURE_SPEECH_KEY", config.azure_speech_key),
+        ("azure", "AZURE_SPEECH_REGION", config.azure_speech_region),
+    ):
+        if value:
+            return engine, f"{variable} is set"
     if device() == "cuda" and (here := next(find_models(MODELS["funasr"], places), None)):
         return "funasr", f"a GPU, and {here.model.name} is here"
     if here := next(find_models(MODELS["sherpa"], places), None):
@@ -79,14 +120,24 @@ def choose_engine(config: Config, places: Places) -> tuple[str, str]:
 
 @asynccontextmanager
 async def open_own_transcriber(
-    places: Places, engine: str, reason: str, tell: Tell
+    places: Places, engine: str, reason: str, tell: Tell, config: Config = _DEFAULTS
 ) -> AsyncIterator[Transcriber]:
-    """One in this process: "embedded", "sherpa" or, for a service, "funasr"."""
-    if engine == "embedded":
-        tell(Choice(STAGE, "PocketSphinx, US English commands", reason))
-        async with _open_sphinx() as sphinx:
-            yield sphinx
-        return
+    """One in this process, or the client of a cloud; "funasr" in a service's process only."""
+    openers: dict[str, Callable[..., AbstractAsyncContextManager[Transcriber]]] = {
+        "embedded": _open_embedded,
+        "vosk": _open_vosk,
+        "faster-whisper": _open_whisper,
+        "azure": _open_azure,
+    }
+    opening = openers.get(engine, partial(_open_model, engine=engine))
+    async with opening(config, places, reason, tell) as transcriber:
+        yield transcriber
+
+
+@asynccontextmanager
+async def _open_model(
+    _config: Config, places: Places, reason: str, tell: Tell, *, engine: str
+) -> AsyncIterator[Transcriber]:
     here = need_model(MODELS[engine], places, f"ASR_ENGINE={engine}")
     name, folder = here.model.name, here.folder
     assert folder  # or it would not be here
@@ -101,7 +152,59 @@ async def open_own_transcriber(
 
 
 @asynccontextmanager
-async def _open_sphinx() -> AsyncIterator[SphinxTranscriber]:
+async def _open_vosk(
+    config: Config, _places: Places, reason: str, tell: Tell
+) -> AsyncIterator[Transcriber]:
+    need_extra("vosk", "vosk", reason)
+    folder = Path(config.vosk_model_path or DEFAULT_FOLDER)
+    tell(Choice(STAGE, f"Vosk, {folder}", reason))
+    opening = VoskTranscriber.open(folder, language=config.vosk_language)
+    async with loaded(STAGE, opening) as vosk:
+        yield vosk
+
+
+@asynccontextmanager
+async def _open_whisper(
+    config: Config, places: Places, reason: str, tell: Tell
+) -> AsyncIterator[Transcriber]:
+    need_extra("faster-whisper", "faster_whisper", reason)
+    whisper = read_model_name(config.whisper_model or DEFAULT_MODEL)
+    model, folder = whisper.model, whisper.folder
+    if folder is None:
+        folders = folders_of(
+            model, models_folder=places.models_folder, cache_folder=places.cache_folder
+        )
+        folder = find_model(model, tuple(folders))
+    if folder is None:
+        raise ConfigurationError(
+            [
+                f"{reason}: {model.name} is not here: hf download {model.hub_id}"
+                f" ({model.megabytes} MB), or copy it to MODELS_DIR/{model.name}"
+            ]
+        )
+    tell(Choice(STAGE, f"{model.name} in {folder}", reason))
+    async with loaded(STAGE, WhisperTranscriber.open(folder, whisper, device=device())) as opened:
+        yield opened
+
+
+@asynccontextmanager
+async def _open_azure(
+    config: Config, _places: Places, reason: str, tell: Tell
+) -> AsyncIterator[Transcriber]:
+    resource = azure_resource(config)
+    tell(Choice(STAGE, f"Azure, {resource.shown}", reason))
+    opening = AzureTranscriber.open(
+        resource, random=Effects().random, timeout_seconds=config.asr_timeout
+    )
+    async with opening as azure:
+        yield azure
+
+
+@asynccontextmanager
+async def _open_embedded(
+    _config: Config, _places: Places, reason: str, tell: Tell
+) -> AsyncIterator[Transcriber]:
+    tell(Choice(STAGE, "PocketSphinx, US English commands", reason))
     transcriber = SphinxTranscriber()
     try:
         async with trio.open_nursery() as nursery:

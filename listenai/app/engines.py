@@ -11,9 +11,9 @@ from pathlib import Path
 import httpx
 import trio
 
-from listenai.app.chat_models import choose_chat_model
+from listenai.app.chat_models import open_chat_model
 from listenai.app.choices import Tell, log_choice
-from listenai.app.ears import open_transcriber
+from listenai.app.ears import OpenDetector, choose_detector, open_transcriber
 from listenai.app.models import places_of
 from listenai.app.tools import ServerTools, make_server_tools
 from listenai.app.voices import open_synthesizer
@@ -58,18 +58,22 @@ async def open_engines(
         music = await _open_music(config)
         if fake:
             speech = TimedSynthesizer(fake_speech_ms)
-            yield _engines(TimedTranscriber(), TimedChatModel(), speech, tools, music)
+            yield _engines(
+                TenVadDetector, TimedTranscriber(), TimedChatModel(), speech, tools, music
+            )
         else:
             async with (
                 open_transcriber(config, places, client, tell) as transcriber,
                 open_synthesizer(config, places, client, tell) as synthesizer,
+                open_chat_model(config, client, tell) as chat_model,
             ):
-                chat_model = await choose_chat_model(config, client, tell)
-                yield _engines(transcriber, chat_model, synthesizer, tools, music)
+                detector = choose_detector(config, tell)
+                yield _engines(detector, transcriber, chat_model, synthesizer, tools, music)
         nursery.cancel_scope.cancel()
 
 
 def _engines(
+    open_detector: OpenDetector,
     transcriber: Transcriber,
     chat_model: ChatModel,
     synthesizer: Synthesizer,
@@ -77,7 +81,7 @@ def _engines(
     music: MusicSource,
 ) -> Engines:
     return Engines(
-        SegmentingRecognizerFactory(TenVadDetector, transcriber),
+        SegmentingRecognizerFactory(open_detector, transcriber),
         chat_model,
         synthesizer,
         StreamResampler,

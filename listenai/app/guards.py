@@ -8,11 +8,11 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import attrs
 
+from listenai.app.dialects import profiles
 from listenai.audio import SAMPLE_BYTES
 from listenai.config import Config
 from listenai.conversation.limits import RateLimits
 from listenai.conversation.turn_places import TurnPlaces
-from listenai.device import DeviceProfile
 from listenai.engines.espeak import MAX_SENTENCE_SECONDS
 from listenai.engines.espeak import SAMPLE_RATE as VOICE_SAMPLE_RATE
 from listenai.server.addresses import TrustedProxies
@@ -68,15 +68,10 @@ def _origins(listed: Iterable[str]) -> Iterator[str]:
             yield from (f"http://{origin}", f"https://{origin}")
 
 
-def profile(config: Config) -> DeviceProfile:
-    """How devices of the ListenAI dialect are treated."""
-    return DeviceProfile(temperature=config.temperature, max_tokens=config.max_tokens)
-
-
 def bounds_of(config: Config) -> Mapping[str, int]:
-    """Bytes that one connection may keep at most, by what keeps them."""
+    """Bytes that one connection of any dialect may keep at most, by what keeps them."""
     return connection_bounds(
-        utterance_seconds=profile(config).utterance_seconds,
+        utterance_seconds=max(each.utterance_seconds for each in profiles(config)),
         detector_bytes=DETECTOR_BYTES,
         sentence_bytes=SENTENCE_BYTES,
     )

@@ -17,7 +17,7 @@ from listenai import __version__
 from listenai.app.guards import Guards
 from listenai.config import Config
 from listenai.conversation.dialogue import Engines
-from listenai.engines.recognizer import SegmentingRecognizerFactory
+from listenai.engines.ears import SegmentingRecognizerFactory
 from listenai.errors import ConfigurationError
 from listenai.observer import Observer, Observers
 from listenai.sessions.memory import MemorySessionStore

@@ -28,6 +28,7 @@ from listenai.errors import ConfigurationError, ErrorCode
 from listenai.events import ErrorReported
 from listenai.server.admission import TRY_AGAIN_LATER
 from listenai.server.authentication import given_key
+from listenai.server.call_tokens import CallTokens, call_token_route
 from listenai.server.front_door import Address, Endpoint, serve_front_door
 from listenai.server.head import Head, Refusal
 from listenai.server.http import make_http_app
@@ -40,7 +41,7 @@ from listenai.sessions.memory import MemorySessionStore
 from listenai.settings import EffectiveConfiguration
 from listenai.telemetry import logs
 from listenai.tools.base import ToolRegistry
-from listenai.wire import DeviceGone, Message, PeekedWire, Wire
+from listenai.wire import DeviceGone, PeekedWire, Wire
 
 _log = logging.getLogger(__name__)
 
@@ -183,6 +184,7 @@ class _Server:
         routes: list[BaseRoute] = [
             protocol_route(self.negotiator.dialects),
             troubleshooting_route(),
+            call_token_route(CallTokens(self.config.jwt_secret, self.effects.wall_clock)),
             self.watch.metrics_route(),
         ]
         if self.config.mcp_enabled:
@@ -219,20 +221,18 @@ class _Server:
 
     async def _converse(self, wire: Wire, head: Head) -> None:
         with trio.move_on_after(self.first_message_seconds) as waiting:
-            first = await wire.receive()
+            row, owner, peeked = await self._meet(wire, head)
         if waiting.cancelled_caught:
             reason = f"no message within {self.first_message_seconds:g} s"
             await wire.aclose(1008, reason)
             return
-        row = self.negotiator.row_for(head.path, first)
-        owner = self._identify(row, first, head)
         if isinstance(owner, Stranger):
             await _refuse_stranger(wire, row.make(), owner)
             return
         connection_id, peer = self.effects.new_id(), head.peer[0]
         observer = self.watch.observers.open_connection(connection_id, row.name, peer)
         conversation = Conversation(
-            PeekedWire(wire, first),
+            peeked,
             row.make(),
             self.engines,
             self.sessions,
@@ -244,16 +244,22 @@ class _Server:
                 ping_timeout=self.config.ping_timeout,
             ),
             limits=Limits(self.guards.rates.open(owner), self.guards.places),
-            owner=owner,
+            owner=f"{row.name}:{owner}",  # a session is of one dialect: their settings differ
             observer=observer,
         )
         await conversation.run(self.draining)
 
-    def _identify(self, row: DialectRow, first: Message, head: Head) -> str | Stranger:
-        """Who is at the other end: by the handshake, or by the dialect's first message."""
-        owner = self.guards.authentication.owner(head)
+    async def _meet(self, wire: Wire, head: Head) -> tuple[DialectRow, str | Stranger, Wire]:
+        """The dialect, and who speaks it: by handshake and first message, which the wire gives
+        again.  It is large: nothing here keeps it."""
+        first = await wire.receive()
+        row = self.negotiator.row_for(head.path, first)
+        key_owner = self.guards.authentication.owner(head)
+        owner: str | Stranger
         if row.identify:
-            return row.identify(opening_of(first) or {}, owner, head.peer[0])
-        if owner is None:  # on a path where another dialect asks for the key itself
-            return Stranger("this needs an API key, in the handshake")
-        return owner
+            owner = row.identify(opening_of(first) or {}, key_owner, head.peer[0])
+        elif key_owner is None:  # on a path where another dialect asks for the key itself
+            owner = Stranger("this needs an API key, in the handshake")
+        else:
+            owner = key_owner
+        return row, owner, PeekedWire(wire, first)

@@ -23,9 +23,8 @@ from listenai.app.models import places_of
 from listenai.app.supervision import LISTENING
 from listenai.config import Config
 from listenai.engines.base import ChatModel
+from listenai.engines.ears import SegmentingRecognizerFactory
 from listenai.engines.embedded_chat import EmbeddedChatModel
-from listenai.engines.recognizer import SegmentingRecognizerFactory
-from listenai.engines.ten_vad import TenVadDetector
 from listenai.services.asr.ear import Hearing
 from listenai.services.asr.server import serve_asr
 from listenai.services.llm.server import make_llm_app, serve_llm
@@ -43,8 +42,9 @@ async def run_asr(
 
     @asynccontextmanager
     async def load() -> AsyncIterator[Hearing]:
-        async with ears.open_own_transcriber(places, chosen, reason, tell) as transcriber:
-            yield Hearing(transcriber, TenVadDetector, SegmentingRecognizerFactory)
+        detector = ears.choose_detector(config, tell)
+        async with ears.open_own_transcriber(places, chosen, reason, tell, config) as transcriber:
+            yield Hearing(transcriber, detector, SegmentingRecognizerFactory)
 
     async with trio.open_nursery() as nursery:
         serve = partial(serve_asr, load(), host=host, port=port)

@@ -46,7 +46,8 @@ class ServerTools:
         registry = ToolRegistry(self.lent)
         registry.register(self.make_weather(language=lambda: session.configuration.language))
         registry.register(VolumeTool(lambda: session.volume, apply_volume))
-        registry.register(MusicTool(music))
+        if music.can_play:
+            registry.register(MusicTool(music))
         return registry
 
     async def borrow(

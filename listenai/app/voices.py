@@ -2,21 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from functools import partial
 from pathlib import Path
 
 import httpx
 import trio
 
-from listenai.app.choices import Choice, Tell, device, find_models, is_openai, loaded, need_model
+from listenai.app.choices import (
+    Choice,
+    Tell,
+    azure_resource,
+    device,
+    find_models,
+    is_openai,
+    loaded,
+    need_extra,
+    need_model,
+)
 from listenai.app.models import Places
 from listenai.app.supervision import ChildService, supervise
 from listenai.config import Config
 from listenai.effects import Effects
+from listenai.engines.azure_synthesizer import AzureSynthesizer
 from listenai.engines.base import Synthesizer
 from listenai.engines.espeak import EspeakSynthesizer
 from listenai.engines.openai_synthesizer import OpenAISynthesizer
+from listenai.engines.pyttsx3_voice import Pyttsx3Synthesizer
 from listenai.engines.sherpa import SherpaSynthesizer
 from listenai.engines.upstreams import Upstream
 from listenai.engines.voxcpm import VoxcpmSynthesizer
@@ -75,6 +88,12 @@ def choose_engine(config: Config, places: Places) -> tuple[str, str]:
     """The engine where there is no service, and why it."""
     if config.tts_engine != "auto":
         return config.tts_engine, f"TTS_ENGINE={config.tts_engine}"
+    for variable, value in (
+        ("AZURE_SPEECH_KEY", config.azure_speech_key),
+        ("AZURE_SPEECH_REGION", config.azure_speech_region),
+    ):
+        if value:
+            return "azure", f"{variable} is set"
     if device() == "cuda" and (here := next(find_models(MODELS["voxcpm"], places), None)):
         return "voxcpm", f"a GPU, and {here.model.name} is here"
     if here := next(find_models(MODELS["sherpa"], places), None):
@@ -86,16 +105,34 @@ def choose_engine(config: Config, places: Places) -> tuple[str, str]:
 async def open_own_synthesizer(
     config: Config, places: Places, engine: str, reason: str, tell: Tell
 ) -> AsyncIterator[Synthesizer]:
-    """One in this process: "embedded", "sherpa" or, for a service, "voxcpm"."""
-    if engine == "embedded":
-        tell(Choice(STAGE, "espeak-ng", reason))
-        synthesizer = EspeakSynthesizer()
-        async with trio.open_nursery() as nursery:
-            # The first question should not wait for what is loaded on first use.
-            nursery.start_soon(trio.to_thread.run_sync, synthesizer.load)
-            yield synthesizer
-            nursery.cancel_scope.cancel()
-        return
+    """One in this process, or the client of a cloud; "voxcpm" in a service's process only."""
+    openers: dict[str, Callable[..., AbstractAsyncContextManager[Synthesizer]]] = {
+        "embedded": _open_embedded,
+        "pyttsx3": _open_pyttsx3,
+        "azure": _open_azure,
+    }
+    opening = openers.get(engine, partial(_open_model, engine=engine))
+    async with opening(config, places, reason, tell) as synthesizer:
+        yield synthesizer
+
+
+@asynccontextmanager
+async def _open_embedded(
+    _config: Config, _places: Places, reason: str, tell: Tell
+) -> AsyncIterator[Synthesizer]:
+    tell(Choice(STAGE, "espeak-ng", reason))
+    synthesizer = EspeakSynthesizer()
+    async with trio.open_nursery() as nursery:
+        # The first question should not wait for what is loaded on first use.
+        nursery.start_soon(trio.to_thread.run_sync, synthesizer.load)
+        yield synthesizer
+        nursery.cancel_scope.cancel()
+
+
+@asynccontextmanager
+async def _open_model(
+    config: Config, places: Places, reason: str, tell: Tell, *, engine: str
+) -> AsyncIterator[Synthesizer]:
     here = need_model(MODELS[engine], places, f"TTS_ENGINE={engine}")
     name, folder = here.model.name, here.folder
     assert folder  # or it would not be here
@@ -113,6 +150,33 @@ async def open_own_synthesizer(
         )
         async with loaded(STAGE, opening) as voxcpm:
             yield voxcpm
+
+
+@asynccontextmanager
+async def _open_pyttsx3(
+    config: Config, _places: Places, reason: str, tell: Tell
+) -> AsyncIterator[Synthesizer]:
+    need_extra("pyttsx3", "pyttsx3", reason)
+    tell(Choice(STAGE, "pyttsx3, the system's voices", reason))
+    opening = Pyttsx3Synthesizer.open(timeout_seconds=config.tts_timeout)
+    async with loaded(STAGE, opening) as synthesizer:
+        yield synthesizer
+
+
+@asynccontextmanager
+async def _open_azure(
+    config: Config, _places: Places, reason: str, tell: Tell
+) -> AsyncIterator[Synthesizer]:
+    resource = azure_resource(config)
+    tell(Choice(STAGE, f"Azure, {resource.shown}", reason))
+    opening = AzureSynthesizer.open(
+        resource,
+        random=Effects().random,
+        voice=config.azure_speech_voice,
+        timeout_seconds=config.tts_timeout,
+    )
+    async with opening as synthesizer:
+        yield synthesizer
 
 
 @asynccontextmanager

@@ -31,50 +31,31 @@ def _none(variable: str, spec: str, reason: str) -> OtherVariable:
     return OtherVariable(variable, spec, reason=reason)
 
 
-_NO_PROMPT_VOICE = "devices of spec 001 (Prompt Voice) cannot connect yet"
-_NO_NINJA = "devices of spec 004 (Ninja) cannot connect yet"
 _PULLED = "no audio is skipped: a device that sends too fast is made to wait"
-_NO_AZURE = "there is no client for Azure"
 _NO_REDIS = "sessions are kept in this process's memory"
 
 # Where two set the same, the first one that is given counts.
 OTHER_VARIABLES: tuple[OtherVariable, ...] = (
-    _none("STREAM_MODEL_WHISPER", "001", "there is no Whisper; PocketSphinx recognises speech"),
-    _none("STREAM_VAD_SILENCE_MS", "001", _NO_PROMPT_VOICE),
-    _none(
-        "STREAM_PARTIAL_INTERVAL_MS", "001", "partial transcripts come at the recognizer's own pace"
-    ),
     _none("STREAM_PCM_CHUNK_SIZE", "001", "audio messages may have any size"),
     _none("STREAM_BACKPRESSURE_THRESHOLD", "001", _PULLED),
     _none("STREAM_BACKPRESSURE_SKIP_FRAMES", "001", _PULLED),
     _same("OPENAI_API_KEY", "001", "LLM_API_KEY"),
     _same("OPENAI_MODEL", "001", "LLM_MODEL"),
-    _same("OPENAI_MAX_TOKENS", "001", "LLM_MAX_TOKENS"),
-    _same("OPENAI_TEMPERATURE", "001", "LLM_TEMPERATURE"),
-    _same("STREAM_LLM_TIMEOUT_S", "001", "LLM_TIMEOUT"),
-    _none("STREAM_TTS_ENGINE", "001", "there is one speech engine, espeak-ng"),
+    _same("STREAM_TTS_ENGINE", "001", "TTS_ENGINE"),
     _none("STREAM_TTS_MAX_PHRASE_LENGTH", "001", "replies are spoken sentence by sentence"),
     _none("STREAM_TTS_THREAD_WORKERS", "001", "one sentence is spoken at a time"),
     _same("STREAM_TTS_TIMEOUT_S", "001", "TTS_TIMEOUT"),
     _none("STREAM_MAX_PENDING_PHRASES", "001", "text is at most one sentence ahead of speech"),
-    _same("GROQ_API_KEY", "002", "LLM_API_KEY"),
-    _none("VOSK_MODEL_PATH", "002", "there is no Vosk; PocketSphinx brings its own model"),
     _same("SERVER_HOST", "002", "CLOUD_HOST"),
     _same("SERVER_PORT", "002", "CLOUD_PORT"),
     _same("PORT", "004", "CLOUD_PORT"),
     _same("HOST", "004", "CLOUD_HOST", address()),  # csh and conda set it to a name of theirs
     _none("NODE_ENV", "004", "there are no modes: development and production are the same"),
     _same("MAX_CONNECTIONS", "004", "CLOUD_MAX_CONNECTIONS"),
-    _none("AZURE_SPEECH_KEY", "004", _NO_AZURE),
-    _none("AZURE_SPEECH_REGION", "004", _NO_AZURE),
-    _none("AZURE_OPENAI_KEY", "004", _NO_AZURE),
-    _none("AZURE_OPENAI_ENDPOINT", "004", _NO_AZURE),
     _none("REDIS_URL", "004", _NO_REDIS),
     _none("REDIS_PASSWORD", "004", _NO_REDIS),
     _none("REDIS_DB", "004", _NO_REDIS),
-    _none("JWT_SECRET", "004", _NO_NINJA),
     _none("AUDIO_CHUNK_SIZE", "004", "audio messages may have any size"),
-    _none("MAX_AUDIO_DURATION", "004", _NO_NINJA),
     _none(
         "PROCESSING_TIMEOUT",
         "004",

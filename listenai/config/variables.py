@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import attrs
 
 from listenai.config.checks import (
-    Check,
     choice,
     date,
     number,
@@ -23,8 +21,10 @@ from listenai.config.checks import (
     whole,
     words,
 )
+from listenai.config.dialect_variables import DialectSettings
+from listenai.config.engine_variables import EngineSettings
 from listenai.config.loading import EffectiveSetting, Setting, read_settings
-from listenai.config.masking import shown
+from listenai.config.settings import setting as _setting
 from listenai.sessions.base import MAX_SESSIONS
 
 DEFAULT_LLM_MODEL = "gpt-3.5-turbo"
@@ -34,16 +34,8 @@ _AUTOMATIC = "chosen automatically"
 _ONE_FORMAT = "the only one that works yet"
 
 
-def _setting(variable: str, default: Any, check: Check, meaning: str, idle: str = "") -> Any:
-    return attrs.field(
-        default=default,
-        repr=partial(shown, variable),
-        metadata={"setting": Setting(variable, default, check, meaning, idle)},
-    )
-
-
 @attrs.frozen
-class Config:
+class Config(DialectSettings, EngineSettings):
     """The effective settings; times in seconds."""
 
     # The server.
@@ -132,6 +124,9 @@ class Config:
         words("origins like https://example.org, or *,", or_empty="pages of this server only"),
         "web pages that may connect",
     )
+    jwt_secret: str = _setting(
+        "JWT_SECRET", "", text(or_empty="no Ninja devices"), "signs their users' tokens (HS256)"
+    )
     tls_cert_file: str = _setting(
         "TLS_CERT_FILE", "", text(or_empty="no TLS"), "certificate chain, PEM: https and wss"
     )
@@ -159,8 +154,9 @@ class Config:
     asr_engine: str = _setting(
         "ASR_ENGINE",
         "auto",
-        choice("auto", "embedded", "sherpa", "funasr"),
-        "without a service; auto: funasr with a GPU, sherpa without, where their models are",
+        choice("auto", "embedded", "sherpa", "funasr", "vosk", "faster-whisper", "azure"),
+        "without a service; auto: vosk, faster-whisper or azure where its variables are set, else"
+        " funasr with a GPU, sherpa without, where their models are",
     )
     asr_timeout: float = _setting(
         "ASR_TIMEOUT", 60.0, number(0.1, 3600), "seconds to wait for a service"
@@ -184,8 +180,9 @@ class Config:
     tts_engine: str = _setting(
         "TTS_ENGINE",
         "auto",
-        choice("auto", "embedded", "sherpa", "voxcpm"),
-        "without a service; auto: voxcpm with a GPU, sherpa without, where their models are",
+        choice("auto", "embedded", "sherpa", "voxcpm", "pyttsx3", "azure"),
+        "without a service; auto: azure where its variables are set, else voxcpm with a GPU,"
+        " sherpa without, where their models are",
     )
     tts_timeout: float = _setting(
         "TTS_TIMEOUT", 300.0, number(0.1, 3600), "seconds between two pieces of audio of a service"
@@ -211,8 +208,9 @@ class Config:
     llm_engine: str = _setting(
         "LLM_ENGINE",
         "auto",
-        choice("auto", "openai", "embedded"),
-        "auto: LLM_BASE_URL, else an Ollama on this machine, else the embedded assistant",
+        choice("auto", "openai", "azure", "groq", "embedded"),
+        "auto: LLM_BASE_URL, else azure or groq where its variables are set, else an Ollama on"
+        " this machine, else the embedded assistant",
     )
     llm_base_url: tuple[str, ...] = _setting(
         "LLM_BASE_URL",
@@ -315,15 +313,6 @@ class Config:
         "AUDIO_FRAME_SIZE", 512, only(512, _ONE_FORMAT), "bytes that voice detection takes at once"
     )
 
-    # Dialects.
-    hotpin_exact_wav: bool = _setting(
-        "HOTPIN_EXACT_WAV",
-        True,
-        switch(),
-        "whole WAV files for Hotpin devices, not streams",
-        "Hotpin devices cannot connect yet",
-    )
-
     @classmethod
     def load(cls, environment: Mapping[str, str], **options: Any) -> Config:
         """What `load` makes of an environment and options, without a `.env` file."""
@@ -364,6 +353,9 @@ def defaults() -> tuple[EffectiveSetting, ...]:
     return tuple(EffectiveSetting(setting, setting.default) for setting in _TABLE.values())
 
 
+_FIELDS: tuple[attrs.Attribute[Any], ...] = attrs.fields(Config)
+_LAST = {field.name for field in attrs.fields(EngineSettings)}  # few need them
 _TABLE: Mapping[str, Setting] = {  # by field
-    field.name: field.metadata["setting"] for field in attrs.fields(Config)
+    field.name: field.metadata["setting"]
+    for field in sorted(_FIELDS, key=lambda field: field.name in _LAST)
 }

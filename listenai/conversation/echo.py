@@ -14,7 +14,8 @@ what is left of it, and is looked at for as long as it speaks: a canceller takes
 learn the room, and again when the device is moved.
 
 Where our own words are understood all the same, they never interrupt; and after them, or after
-a false alarm, a device that was *found* to have no echo, not said to, is unknown again.
+several false alarms in one reply, a device that was *found* to have no echo, not said to, is
+unknown again.
 
 The policy is told everything that the device is given, in order, and keeps its clock of what
 sounds there.  Music alone leaves the microphone open: it may go on for hours.
@@ -58,8 +59,11 @@ LONGEST_STALL_SECONDS = 1.0
 LATE_SECONDS = 2.0  # all of it late for so long: the microphone was off, or its clock is slow
 
 # Of what a canceller leaves: it is learning the room as long as there is anything but noise.
-LEFT_LOUD_SECONDS = 4.0
+LEFT_LOUD_SECONDS = 5.0
 LEFT_QUIET_SHARE = 0.98
+
+# False alarms in one reply: a user's first sounds are one or two.
+DOUBTED_ALARMS = 3
 
 REMEMBERED_SECONDS = 8.0  # of what was said: the longest sentence, and a slow recognizer
 OWN_SHARE = 2 / 3  # of the words understood, in our order: it was ourselves
@@ -117,6 +121,7 @@ class EchoPolicy:
     _microphone: _MicrophoneClock = attrs.field(factory=_MicrophoneClock)
     _stream: StreamStarted | None = None  # of speech
     _sent: int = 0  # samples of it
+    _false_alarms: int = 0  # since it began
     _sounding_since: float = float("-inf")
     _sounds_until: float = float("-inf")
     _paused_at: float | None = None
@@ -154,13 +159,15 @@ class EchoPolicy:
             case StreamStarted():
                 self._resume(now)
                 self._stream = notice if notice.source is Source.SPEECH else None
-                self._sent = 0
+                self._sent = self._false_alarms = 0
             case StreamPaused():
                 self._paused_at = now
                 self._reference.pause(now)
             case StreamResumed():
                 self._resume(now)
-                self._doubt()  # what seemed to be speech was none
+                self._false_alarms += 1
+                if self._false_alarms >= DOUBTED_ALARMS:
+                    self._doubt()
             case StreamFlushed(stream_id=stream_id):
                 if self._stream and stream_id == self._stream.stream_id:
                     self._flush(now)
@@ -291,6 +298,7 @@ class EchoPolicy:
         if self.duplex is Duplex.FULL and self.capabilities.echo is not Echo.CANCELLED:
             self.echo, self._tail = Echo.UNKNOWN, TAIL_SECONDS
             self._evidence = self._no_evidence()
+            self._false_alarms = 0
 
 
 def open_policy(

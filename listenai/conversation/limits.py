@@ -28,6 +28,7 @@ from listenai.events import (
     DeviceToolReturned,
     EncodedAudio,
     ErrorReported,
+    HistoryForgotten,
     InterruptPressed,
     PingReceived,
     PlaybackReported,
@@ -68,6 +69,9 @@ CEILINGS: Mapping[Kind, tuple[float, float]] = {
 }
 
 
+SIGNALS = (InterruptPressed, SpeechFinished, SpeechDiscarded, HistoryForgotten, SessionEnd)
+
+
 def measure(request: Request) -> tuple[Kind, int]:
     """What a device's request counts as, and how much of it.
 
@@ -82,7 +86,7 @@ def measure(request: Request) -> tuple[Kind, int]:
             return Kind.PING, 1
         case DeviceToolReturned():
             return Kind.TOOL_RESULT, 1
-        case InterruptPressed() | SpeechFinished() | SpeechDiscarded() | SessionEnd():
+        case _ if isinstance(request, SIGNALS):
             return Kind.SIGNAL, 1
     return Kind.REQUEST, 1
 

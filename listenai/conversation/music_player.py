@@ -12,6 +12,7 @@ One task reads the track, second by second in a thread; another sends the runs.
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol, TypeVar
 
@@ -90,6 +91,11 @@ class MusicPlayer:
         self._begin_track = False  # the current track is to be read from its start
         self._use_rate(session.configuration.output_sample_rate)
         self._changed = trio.Event()
+
+    @property
+    def can_play(self) -> bool:
+        """Whether the device plays as it is sent, so that music can be sent as it is played."""
+        return self._lead_seconds != math.inf
 
     # --- plain code: what others want of it ----------------------------------------------------
 

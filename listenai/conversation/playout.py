@@ -4,10 +4,13 @@ The device plays from the moment the first sample reaches it, at the stream's
 rate, as long as it has something to play.  The clock is anchored anew whenever its
 course changes: so much was played at that time.  (One origin, moved by pauses and
 gaps, would let rounding take back a sample that was already counted as heard.)  The
-*lead* is how much the device may hold ahead of its clock.
+*lead* is how much the device may hold ahead of its clock.  Where that is without bounds the
+device plays when it likes, and nothing can stop it: what was sent counts as played.
 """
 
 from __future__ import annotations
+
+import math
 
 import attrs
 
@@ -39,7 +42,7 @@ class Playout:
 
     def ends_at(self) -> float:
         """When all that was sent will have been played; long ago at the start."""
-        if not self.started:
+        if not self.started or self.lead_seconds == math.inf:
             return float("-inf")
         return self._anchored_at + (self.sent - self._played_then) / self.sample_rate
 
@@ -65,6 +68,8 @@ class Playout:
         return round(self._exactly_played(now))
 
     def _exactly_played(self, now: float) -> float:
+        if self.lead_seconds == math.inf:
+            return float(self.sent)
         if self._paused:
             return self._played_then
         played = self._played_then + (now - self._anchored_at) * self.sample_rate

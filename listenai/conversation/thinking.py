@@ -87,8 +87,13 @@ class Thinking:
         self, turn: Turn, messages: Sequence[ChatMessage], writer: ReplyWriter
     ) -> tuple[str, list[ToolCall]]:
         """One answer of the model: its text (told and spoken as it comes) and its calls."""
+        profile = self.profile
         settings = ChatSettings(
-            self.profile.temperature, self.profile.max_tokens, self.session.configuration.language
+            profile.temperature,
+            profile.max_tokens,
+            self.session.configuration.language,
+            profile.token_seconds,
+            profile.reply_seconds,
         )
         text, calls = "", []
         offered = self.tool_calls.offered

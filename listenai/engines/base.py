@@ -8,6 +8,7 @@ the GIL.  Foreign exceptions are translated to `listenai.errors` here.
 
 from __future__ import annotations
 
+import math
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Any, Literal, Protocol
@@ -168,6 +169,8 @@ class ChatSettings:
     temperature: float = 0.7
     max_tokens: int = 2048
     language: str = "en"
+    token_seconds: float = math.inf  # the longest to wait for the next token
+    reply_seconds: float = math.inf  # ... and for the whole reply
 
 
 class ChatModel(Protocol):

@@ -16,12 +16,11 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-import numpy as np
 import trio
 
-from listenai.audio import SAMPLE_BYTES, SAMPLE_RATE
-from listenai.engines.base import SpeakerMemory, Transcript
+from listenai.engines.base import SpeakerMemory
 from listenai.engines.funasr_model import DecodingJob, FunasrModel, Samples
+from listenai.engines.whole_utterance import WholeUtterance, samples_of
 from listenai.errors import TranscriberError
 
 DEFAULT_BATCH_SIZE = 8
@@ -31,9 +30,6 @@ BATCH_WINDOW_SECONDS = 0.005
 PARTIAL_SECONDS = 0.4
 # One frame of the models' features; they fail or crash below it.
 MIN_SAMPLES = 400
-# A recognizer cuts utterances after 30 s; this is what one holds at most: 1.9 MB.
-MAX_UTTERANCE_SECONDS = 60.0
-_FULL_SCALE = np.float32(32768)
 
 
 class FunasrTranscriber:
@@ -92,13 +88,21 @@ class FunasrTranscriber:
     @asynccontextmanager
     async def open_utterance(
         self, *, language: str, speaker: SpeakerMemory
-    ) -> AsyncIterator[FunasrUtterance]:
+    ) -> AsyncIterator[WholeUtterance]:
         """Collects one utterance; `language` may be a dialect, like "yue" or "zh-HK".
 
         Raises TranscriberError for a language that the model does not know.
         """
         del speaker  # the models keep nothing of a voice
-        yield FunasrUtterance(self, self._model.family.language_of(language))
+        known = self._model.family.language_of(language)
+
+        async def decode(pcm: bytes, *, partial: bool) -> str | None:
+            if partial and self.is_busy:
+                self.dropped_partials += 1
+                return None
+            return await self.transcribe(samples_of(pcm), known, partial=partial)
+
+        yield WholeUtterance(decode, min_samples=MIN_SAMPLES, partial_seconds=PARTIAL_SECONDS)
 
     @property
     def is_busy(self) -> bool:
@@ -186,54 +190,3 @@ class FunasrTranscriber:
         for job, text in zip(batch, texts, strict=True):
             if not job.unwanted:
                 job.text = text
-
-
-class FunasrUtterance:
-    """One utterance (engines.base.Utterance); made by FunasrTranscriber.open_utterance."""
-
-    def __init__(self, transcriber: FunasrTranscriber, language: str) -> None:
-        self._transcriber, self._language = transcriber, language
-        self._pcm = bytearray()
-        self._partial_text = ""
-        self._partial_bytes = 0  # how much audio the last partial transcript was made of
-
-    async def accept(self, pcm: bytes) -> None:
-        """Keeps audio of any length, int16 mono 16 kHz; decoding comes later.
-
-        Raises TranscriberError beyond MAX_UTTERANCE_SECONDS.
-        """
-        await trio.lowlevel.checkpoint()
-        if len(self._pcm) + len(pcm) > MAX_UTTERANCE_SECONDS * SAMPLE_RATE * SAMPLE_BYTES:
-            raise TranscriberError(
-                f"an utterance of more than {MAX_UTTERANCE_SECONDS:g} s cannot be transcribed; "
-                "cut it into segments"
-            )
-        self._pcm += pcm
-
-    async def partial(self) -> str:
-        """The words so far, as of up to PARTIAL_SECONDS ago, or longer ago while others wait."""
-        await trio.lowlevel.checkpoint()
-        new_seconds = (len(self._pcm) - self._partial_bytes) / SAMPLE_BYTES / SAMPLE_RATE
-        if new_seconds < PARTIAL_SECONDS:
-            return self._partial_text
-        if self._transcriber.is_busy:
-            self._transcriber.dropped_partials += 1
-            return self._partial_text
-        self._partial_bytes = len(self._pcm)
-        text = await self._transcribe(partial=True)
-        if text is not None:
-            self._partial_text = text
-        return self._partial_text
-
-    async def finish(self) -> Transcript:
-        """The words of everything accepted; "" for less than MIN_SAMPLES."""
-        return Transcript(await self._transcribe(partial=False) or "")
-
-    async def _transcribe(self, *, partial: bool) -> str | None:
-        samples = np.frombuffer(self._pcm[: len(self._pcm) & ~1], "<i2").astype(np.float32)
-        if samples.size < MIN_SAMPLES:
-            await trio.lowlevel.checkpoint()
-            return ""
-        return await self._transcriber.transcribe(
-            samples / _FULL_SCALE, self._language, partial=partial
-        )

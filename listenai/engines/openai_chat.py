@@ -109,7 +109,10 @@ class OpenAIChatModel:
         Raises ChatModelError, on entering or while streaming, in words for the user.
         """
         question = _Question(messages, tools, settings, ToolNames(tools))
-        patience = Patience(self._token_seconds, self._total_seconds)
+        patience = Patience(
+            min(self._token_seconds, settings.token_seconds),
+            min(self._total_seconds, settings.reply_seconds),
+        )
         attempt, reply = await self._begin(question, patience)
         try:
             yield reply

@@ -6,10 +6,8 @@ partial results: one request for each would cost too much.
 
 from __future__ import annotations
 
-import io
 import json
 import random
-import wave
 from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
@@ -17,21 +15,17 @@ from typing import Any
 import httpx
 import trio
 
-from listenai.audio import SAMPLE_BYTES, SAMPLE_RATE
-from listenai.engines.base import SpeakerMemory, Transcript
+from listenai.engines.base import SpeakerMemory
 from listenai.engines.openai_audio import AudioServers, Failure, Service
 from listenai.engines.openai_http import Answer, Patience
 from listenai.engines.openai_request import error_text, mended
 from listenai.engines.upstreams import Outcome, Upstream
+from listenai.engines.whole_utterance import WholeUtterance, space_of, wav_of
 from listenai.errors import TranscriberAway, TranscriberError
 
 LANGUAGES = tuple("en zh ja ko yue de fr es it pt nl ru pl uk tr ar hi vi th id".split())
 MIN_SAMPLES = 400  # 25 ms, one window of Whisper's features: less is no sound to a model
-MAX_SECONDS = 60.0  # of one request, 1.9 MB; a longer utterance is several
 MAX_ANSWER_BYTES = 1024 * 1024  # of a text that takes a minute to say
-UNSPACED_LANGUAGES = ("zh", "ja", "yue", "th")
-_MIN_BYTES = MIN_SAMPLES * SAMPLE_BYTES
-_MAX_BYTES = int(MAX_SECONDS * SAMPLE_RATE) * SAMPLE_BYTES
 _SERVICE = Service(
     "speech recognition", "audio/transcriptions", refused=TranscriberError, away=TranscriberAway
 )
@@ -74,71 +68,34 @@ class OpenAITranscriber:
     @asynccontextmanager
     async def open_utterance(
         self, *, language: str, speaker: SpeakerMemory
-    ) -> AsyncIterator[OpenAIUtterance]:
-        """One utterance; no server is asked before there is something to understand."""
+    ) -> AsyncIterator[WholeUtterance]:
+        """One utterance; no server is asked before there is something to understand.
+
+        What asks raises TranscriberAway when no server can be reached, TranscriberError when
+        all of them refuse; a cancelled request's connection is closed.
+        """
         _ = speaker  # every request stands alone
-        yield OpenAIUtterance(self._servers, self._model, language)
-
-
-class OpenAIUtterance:
-    """One utterance (engines.base.Utterance); made by OpenAITranscriber.open_utterance.
-
-    What asks a server raises TranscriberAway when none can be reached, TranscriberError when
-    all of them refuse; a cancelled request's connection is closed.
-    """
-
-    def __init__(self, servers: AudioServers, model: str, language: str) -> None:
-        self._servers, self._model = servers, model
         # "zh-CN" is no ISO 639 code, and without one the model finds out for itself.
-        self._language = language.replace("_", "-").split("-")[0].lower()
-        self._audio = bytearray()
-        self._texts: list[str] = []
+        code = language.replace("_", "-").split("-")[0].lower()
 
-    async def accept(self, pcm: bytes) -> None:
-        """Keeps audio, int16 mono 16 kHz of any length; asks when there are MAX_SECONDS of it."""
-        self._audio += pcm
-        while len(self._audio) > _MAX_BYTES:
-            await self._understand(_MAX_BYTES)
-        await trio.lowlevel.checkpoint()
+        async def decode(pcm: bytes, *, partial: bool) -> str:
+            assert not partial  # see the module
+            return await self._understand(pcm, code)
 
-    async def partial(self) -> str:
-        """Nothing: see the module."""
-        await trio.lowlevel.checkpoint()
-        return ""
+        yield WholeUtterance(decode, min_samples=MIN_SAMPLES, joined_by=space_of(code))
 
-    async def finish(self) -> Transcript:
-        """The words of everything accepted; none, unasked, in less than MIN_SAMPLES."""
-        await trio.lowlevel.checkpoint()
-        if len(self._audio) >= _MIN_BYTES:
-            await self._understand(len(self._audio))
-        space = "" if self._language in UNSPACED_LANGUAGES else " "
-        return Transcript(space.join(filter(None, self._texts)))
-
-    async def _understand(self, size: int) -> None:
-        """Asks for the text of the first bytes."""
+    async def _understand(self, pcm: bytes, language: str) -> str:
         body = {"data": {"model": self._model, "response_format": "json"}}
-        if self._language:
-            body["data"]["language"] = self._language
-        recording = _wav(self._audio[:size])
+        if language:
+            body["data"]["language"] = language
+        recording = wav_of(pcm)
 
         def request(_without: Collection[str]) -> dict[str, Any]:
             return {**body, "files": {"file": ("utterance.wav", recording, "audio/wav")}}
 
         attempt, text = await self._servers.ask(request, _read_text)
         attempt.report(Outcome.ANSWERED, trio.current_time())
-        self._texts.append(text)
-        del self._audio[:size]
-
-
-def _wav(pcm: bytes | bytearray) -> bytes:
-    """A WAV file of int16 mono 16 kHz; half a sample at the end is left out."""
-    file = io.BytesIO()
-    with wave.open(file, "wb") as writer:
-        writer.setnchannels(1)
-        writer.setsampwidth(SAMPLE_BYTES)
-        writer.setframerate(SAMPLE_RATE)
-        writer.writeframes(pcm[: len(pcm) - len(pcm) % SAMPLE_BYTES])
-    return file.getvalue()
+        return text
 
 
 async def _read_text(answer: Answer, patience: Patience) -> str:

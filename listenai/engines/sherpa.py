@@ -20,19 +20,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import trio
 
 from listenai.audio import SAMPLE_BYTES, SAMPLE_RATE
-from listenai.engines.base import SpeakerMemory, SpeechChunk, Transcript
+from listenai.engines.base import SpeakerMemory, SpeechChunk
 from listenai.engines.model_files import MODELS, model_file, refusal
+from listenai.engines.whole_utterance import Samples, WholeUtterance, samples_of
 from listenai.errors import EngineError, SynthesizerError, TranscriberError
 
 # Decoding on two cores at a time; what waits for a thread can be cancelled.
 DEFAULT_THREADS = 2
 PARTIAL_SECONDS = 0.5  # audio between two partial transcripts: each decodes all of it anew
 MIN_SAMPLES = 1600  # 100 ms; SenseVoice joins seven frames, and has none of less than 85 ms
-MAX_UTTERANCE_SECONDS = 60.0  # a recognizer cuts after 30 s: 1.9 MB
 
 # A clause is what cannot be stopped: a second or two of speech.
 MIN_CLAUSE_WIDTH = 24  # letters; a Chinese character counts as three
@@ -41,8 +40,6 @@ MAX_SENTENCE_CHARACTERS = 2000
 DEFAULT_VOICES = ("default", "doubao-通用女声")  # the second: spec 000's example
 # kokoro-multi-lang-v1_0: its speakers come by name, those of a language side by side.
 _KOKORO_SPEAKERS, _KOKORO_DEFAULTS = 53, {"en": 3, "zh": 47}
-
-Samples = npt.NDArray[np.float32]  # mono, from -1 to 1
 
 
 # --- hearing -----------------------------------------------------------------------------
@@ -100,19 +97,20 @@ class SherpaTranscriber:
     @asynccontextmanager
     async def open_utterance(
         self, *, language: str, speaker: SpeakerMemory
-    ) -> AsyncIterator[SherpaUtterance]:
+    ) -> AsyncIterator[WholeUtterance]:
         """Collects one utterance; raises TranscriberError for an unknown language."""
         del speaker  # the model keeps nothing of a voice
-        yield SherpaUtterance(self, await self._recognizer(self._code_of(language)))
+        recognizer = await self._recognizer(self._code_of(language))
 
-    @property
-    def is_busy(self) -> bool:
-        """Whether a partial transcript would keep somebody waiting."""
-        return self._threads.available_tokens < 1
+        async def decode(pcm: bytes, *, partial: bool) -> str | None:
+            if partial and self._threads.available_tokens < 1:  # somebody would have to wait
+                self.dropped_partials += 1
+                return None
+            return await self._decode(recognizer, samples_of(pcm))
 
-    async def decode(self, recognizer: Any, samples: Samples) -> str:
-        """The text of samples at 16 kHz; waits for a thread."""
+        yield WholeUtterance(decode, min_samples=MIN_SAMPLES, partial_seconds=PARTIAL_SECONDS)
 
+    async def _decode(self, recognizer: Any, samples: Samples) -> str:
         def run() -> str:
             with _translated(TranscriberError, "SenseVoice failed"):
                 stream = recognizer.create_stream()
@@ -137,50 +135,6 @@ class SherpaTranscriber:
                 loaded = await trio.to_thread.run_sync(self._load, code, limiter=self._threads)
                 self._recognizers[code] = loaded
         return self._recognizers[code]
-
-
-class SherpaUtterance:
-    """One utterance (engines.base.Utterance); made by SherpaTranscriber.open_utterance."""
-
-    def __init__(self, transcriber: SherpaTranscriber, recognizer: Any) -> None:
-        self._transcriber, self._recognizer = transcriber, recognizer
-        self._pcm = bytearray()
-        self._partial_text = ""
-        self._partial_bytes = 0  # how much audio the last partial transcript was made of
-
-    async def accept(self, pcm: bytes) -> None:
-        """Keeps audio of any length, int16 mono 16 kHz; TranscriberError for too much."""
-        await trio.lowlevel.checkpoint()
-        if len(self._pcm) + len(pcm) > MAX_UTTERANCE_SECONDS * SAMPLE_RATE * SAMPLE_BYTES:
-            raise TranscriberError(
-                f"an utterance of more than {MAX_UTTERANCE_SECONDS:g} s cannot be transcribed; "
-                "cut it into segments"
-            )
-        self._pcm += pcm
-
-    async def partial(self) -> str:
-        """The words so far, as of up to PARTIAL_SECONDS ago, or longer ago while others wait."""
-        await trio.lowlevel.checkpoint()
-        new_seconds = (len(self._pcm) - self._partial_bytes) / SAMPLE_BYTES / SAMPLE_RATE
-        if new_seconds < PARTIAL_SECONDS:
-            return self._partial_text
-        if self._transcriber.is_busy:
-            self._transcriber.dropped_partials += 1
-            return self._partial_text
-        self._partial_bytes = len(self._pcm)
-        self._partial_text = await self._text()
-        return self._partial_text
-
-    async def finish(self) -> Transcript:
-        """The words of everything accepted; "" for less than MIN_SAMPLES."""
-        return Transcript(await self._text())
-
-    async def _text(self) -> str:
-        samples = np.frombuffer(self._pcm[: len(self._pcm) & ~1], "<i2").astype(np.float32)
-        if samples.size < MIN_SAMPLES:
-            await trio.lowlevel.checkpoint()
-            return ""
-        return await self._transcriber.decode(self._recognizer, samples / np.float32(32768))
 
 
 # --- speaking ----------------------------------------------------------------------------

@@ -27,6 +27,7 @@ from listenai.server.head import Head, Refusal
 OPEN_PATHS = (
     *("/", "/test_client.html"),  # a browser asks for the page before it can be given a key
     *("/health", "/health/ready"),  # load balancers and supervisors have none
+    "/auth/websocket",  # asks for a token of its own
     "/docs/*",  # says how to give it
 )
 

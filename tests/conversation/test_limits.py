@@ -244,7 +244,7 @@ def test_every_request_of_a_device_counts_as_something() -> None:
         PingReceived(): (Kind.PING, 1),
         EncodedAudio(b"12345", Encoding.OPUS, 48_000): (Kind.AUDIO, 5),
         SpeechDiscarded(): (Kind.SIGNAL, 1),
-        HistoryForgotten(): (Kind.REQUEST, 1),
+        HistoryForgotten(): (Kind.SIGNAL, 1),
     }
     of_the_dialect = {Answer, HangUp}  # not what a device asks for
     assert {type(request) for request in examples} | of_the_dialect == set(get_args(Request))

@@ -13,8 +13,9 @@ import trio
 import trio.testing
 
 from listenai.engines.base import SpeakerMemory
-from listenai.engines.funasr import MIN_SAMPLES, FunasrTranscriber, FunasrUtterance
+from listenai.engines.funasr import MIN_SAMPLES, FunasrTranscriber
 from listenai.engines.funasr_model import FAMILIES
+from listenai.engines.whole_utterance import WholeUtterance
 from listenai.errors import TranscriberError
 from listenai.wav import read_wav
 
@@ -47,7 +48,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @asynccontextmanager
 async def opened(
     transcriber: FunasrTranscriber, pcm: bytes = b"", language: str = "en"
-) -> AsyncIterator[FunasrUtterance]:
+) -> AsyncIterator[WholeUtterance]:
     async with transcriber.open_utterance(language=language, speaker=SpeakerMemory()) as utterance:
         await utterance.accept(pcm)
         yield utterance

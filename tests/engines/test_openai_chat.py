@@ -274,6 +274,28 @@ async def test_a_reply_that_has_begun_and_goes_wrong(
         assert len(server.requests) == 1
 
 
+@pytest.mark.parametrize(
+    ("settings", "problem", "seconds"),
+    [
+        (ChatSettings(token_seconds=5), "sent nothing for 5 s", 5),
+        (ChatSettings(reply_seconds=3), "took longer than 3 s altogether", 3),
+    ],
+    ids=["token", "reply"],
+)
+async def test_a_reply_may_have_less_patience(
+    mock_time: trio.testing.MockClock, settings: ChatSettings, problem: str, seconds: float
+) -> None:
+    """Than the model has for all of them."""
+    async with open_openai_server(stalling("Well")) as server, chat_model(server.url) as model:
+        began = trio.current_time()
+        with pytest.raises(ChatModelError, match=problem) as caught:
+            async with model.open_reply([ChatMessage("user", "hello")], [], settings) as parts:
+                async for _ in parts:
+                    pass
+        assert caught.value.timed_out
+        assert trio.current_time() - began == pytest.approx(seconds, abs=1)
+
+
 async def test_a_server_that_only_keeps_the_connection_alive(
     mock_time: trio.testing.MockClock,
 ) -> None:

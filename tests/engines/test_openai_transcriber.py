@@ -27,11 +27,11 @@ from listenai.engines.base import SpeakerMemory, Transcriber
 from listenai.engines.openai_transcriber import (
     LANGUAGES,
     MAX_ANSWER_BYTES,
-    MAX_SECONDS,
     MIN_SAMPLES,
     OpenAITranscriber,
 )
 from listenai.engines.upstreams import FAILURES_TO_OPEN, REST_SECONDS, BreakerState, Upstream
+from listenai.engines.whole_utterance import MAX_SECONDS
 from listenai.errors import ConfigurationError, TranscriberAway, TranscriberError
 
 KEY = "sk-test-0123456789abcdef"
@@ -90,6 +90,7 @@ async def away(asked: Transcriber) -> str:
     """The words of an error that may pass."""
     error = await failing(asked)
     assert isinstance(error, TranscriberAway), error
+    assert error.timed_out == ("sent nothing" in str(error))
     return str(error)
 
 

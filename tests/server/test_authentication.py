@@ -242,6 +242,7 @@ def routes(tmp_path: Path) -> list[BaseRoute]:
         Route("/metrics", _show),
         Route("/mcp", _show, methods=["POST", "DELETE"]),
         Route("/new", _show, methods=["GET", "POST"]),
+        Route("/auth/websocket", _show, methods=["POST"]),
         *page_routes(tmp_path),
     ]
 
@@ -261,7 +262,9 @@ async def test_every_route_needs_a_key_but_those_of_the_table(tmp_path: Path) ->
                 (closed if status(answer) == 401 else opened).add(route.path)
                 keyed = request.replace(b"\r\n\r\n", f"\r\nX-API-Key: {SECRET}\r\n\r\n".encode())
                 assert status(await talk(server.port, keyed)) == 200, route.path
-    assert opened == {"/", "/test_client.html", "/health", "/health/ready", "/docs/protocol"}
+    own_tokens = "/auth/websocket"
+    page, health = {"/", "/test_client.html"}, {"/health", "/health/ready"}
+    assert opened == {*page, *health, "/docs/protocol", own_tokens}
     assert closed == {"/metrics", "/mcp", "/new"}
     assert {row.replace("*", "protocol") for row in OPEN_PATHS} == opened
 

@@ -12,6 +12,7 @@ import attrs
 import httpx
 import trio
 
+from listenai.app.chat_models import choose_cloud
 from listenai.app.doctor.listeners import who_listens
 from listenai.app.doctor.report import Check, Finding, broken, look, well
 from listenai.config import DEFAULT_LLM_MODEL, Config
@@ -242,6 +243,9 @@ async def _llm(config: Config, upstream: Upstream) -> Finding:
 
 async def _chosen_llm(config: Config) -> Finding:
     """What `serve` would take without a URL."""
+    cloud, reason = choose_cloud(config)
+    if cloud in {"azure", "groq"}:
+        return well(f"{cloud} ({reason}); it is asked when somebody speaks, and not here")
     if config.llm_engine == "embedded":
         return well("the embedded assistant (LLM_ENGINE=embedded)")
     if config.llm_engine == "openai":

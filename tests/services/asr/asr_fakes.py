@@ -17,7 +17,7 @@ from trio_websocket import WebSocketConnection
 
 from listenai.audio import FRAME_BYTES, FRAME_SAMPLES
 from listenai.engines.base import SpeakerMemory, Transcript
-from listenai.engines.recognizer import SegmentingRecognizerFactory
+from listenai.engines.ears import SegmentingRecognizerFactory
 from listenai.services.asr.protocol import Command, ServiceMessage, read_message, write
 from listenai.services.asr.server import Hearing, serve_asr
 from listenai.services.sockets import open_socket
