@@ -156,7 +156,7 @@ ALWAYS = ("tasks and objects", "voice detector", "one read", "request head, as r
 HOSTILITY: dict[Behave, tuple[tuple[str, ...], int]] = {  # at most these; at least so many bytes
     does_not_read: (("sentence being spoken", "notices"), 100 * KIB),
     sends_large_messages: (("messages",), 2 * MAX_MESSAGE_BYTES),
-    speaks_on_and_on: (("utterance", "audio not yet listened to"), UTTERANCE_BYTES // 2),
+    speaks_on_and_on: (("utterance", "audio being listened to"), UTTERANCE_BYTES // 2),
 }
 
 

@@ -1,8 +1,8 @@
-"""Frames → recognizer → speech events, for one connection.
+"""Audio → recognizer → speech events, for one connection.
 
-Two things arrive here in order: audio, and what the device says about it.
-The recognizer never waits, so neither does listening: a device that does not
-read, or a transcriber that is busy, cannot make us deaf.
+The recognizer is plain code and never waits: whoever has audio gives it to it at once, without
+a queue or a task between.  A message that is more than about a millisecond of work is given in
+pieces, so that one of them cannot hold up the loop.
 """
 
 from __future__ import annotations
@@ -18,16 +18,9 @@ from listenai.events import SpeechDiscarded, SpeechFinished
 from listenai.settings import EffectiveConfiguration
 from listenai.speech import SpeechEvent
 
-# Messages between reader and listening: about half a second of 16 ms messages,
-# or 256 KiB of the largest pieces.  Full means TCP backpressure.
-MAX_WAITING_PIECES = 32
-# 16 VAD frames are about a millisecond of work; longer messages are cut, so that
-# one of them cannot hold up the loop.
-MAX_PIECE_BYTES = 16 * 512
-
+MAX_PIECE_BYTES = 16 * 512  # 16 VAD frames are about a millisecond of work
 
 Mark = SpeechFinished | SpeechDiscarded  # what is meant is the audio before it
-Piece = bytes | Mark
 
 
 @attrs.define(eq=False)
@@ -36,39 +29,43 @@ class Listening:
 
     recognizers: RecognizerFactory
     hear: Callable[[SpeechEvent], None]
-    marked: Callable[[Mark], None]  # called when a mark has its turn
+    marked: Callable[[Mark], None]  # called once the audio before the mark was heard
     _configuration: EffectiveConfiguration = attrs.field(factory=EffectiveConfiguration)
     _recognizer: Recognizer | None = None
-    _pieces_in: trio.MemorySendChannel[Piece] = attrs.field(init=False)
-    _pieces: trio.MemoryReceiveChannel[Piece] = attrs.field(init=False)
-
-    def __attrs_post_init__(self) -> None:
-        self._pieces_in, self._pieces = trio.open_memory_channel[Piece](MAX_WAITING_PIECES)
+    _opened: trio.Event = attrs.field(factory=trio.Event)
 
     async def put(self, pcm: bytes) -> None:
-        """Hands over audio; waits while too much of it waits."""
+        """Listens to audio; waits while there is no ear yet."""
+        recognizer = self._recognizer or await self._wait_opened()
+        if len(pcm) <= MAX_PIECE_BYTES:
+            recognizer.accept(pcm)
+            return
         for start in range(0, len(pcm), MAX_PIECE_BYTES):
-            await self._pieces_in.send(pcm[start : start + MAX_PIECE_BYTES])
+            recognizer.accept(pcm[start : start + MAX_PIECE_BYTES])
+            await trio.lowlevel.checkpoint()
 
     async def put_mark(self, mark: Mark) -> None:
-        """Hands over that the utterance ends here."""
-        await self._pieces_in.send(mark)
+        """The utterance ends here."""
+        recognizer = self._recognizer or await self._wait_opened()
+        recognizer.end_speech()
+        self.marked(mark)
 
     async def run(
         self, *, suspicion: tuple[int, int], cap_seconds: float, conditioning: Conditioning
     ) -> None:
-        """Listens until cancelled."""
+        """Keeps the ear open until cancelled."""
         async with self.recognizers.open(
             self.hear, suspicion=suspicion, cap_seconds=cap_seconds, conditioning=conditioning
         ) as recognizer:
             self._recognizer = recognizer
             self.configure(self._configuration)
-            async for piece in self._pieces:
-                if isinstance(piece, bytes):
-                    recognizer.accept(piece)
-                else:
-                    recognizer.end_speech()
-                    self.marked(piece)
+            self._opened.set()
+            await trio.sleep_forever()
+
+    async def _wait_opened(self) -> Recognizer:
+        await self._opened.wait()
+        assert self._recognizer
+        return self._recognizer
 
     def suspect_after(self, suspicion: tuple[int, int]) -> None:
         """So many speech frames, of the last so many, from the next frame on."""

@@ -16,7 +16,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 from listenai.audio import SAMPLE_BYTES, SAMPLE_RATE
-from listenai.conversation.listening import MAX_PIECE_BYTES, MAX_WAITING_PIECES
+from listenai.conversation.listening import MAX_PIECE_BYTES
 from listenai.conversation.mixer import MOST_SECONDS
 from listenai.conversation.outbox import MAX_POSTED
 from listenai.conversation.replying import MAX_WAITING_TURNS
@@ -62,7 +62,7 @@ def connection_bounds(
             "kernel, unsent": NOTSENT_BYTES,
             "one read": RECEIVE_BYTES,
             "messages": MESSAGES_HELD * MAX_MESSAGE_BYTES,
-            "audio not yet listened to": MAX_WAITING_PIECES * MAX_PIECE_BYTES,
+            "audio being listened to": MAX_PIECE_BYTES,
             "voice detector": detector_bytes,
             "utterance": TAKES_HELD * (take + take // 8),  # a growing bytearray takes an eighth
             "notices": MAX_POSTED * MAX_TEXT * CHARACTER_BYTES,
