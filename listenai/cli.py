@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import signal
@@ -29,6 +30,15 @@ _port = click.option(
 )
 
 
+def _check_workers(_context: click.Context, _option: click.Parameter, workers: int) -> None:
+    if workers != 1:
+        raise click.BadParameter(
+            f"{workers} is not possible, only 1: sessions live in this process's memory; run one "
+            "process, or several on ports of their own behind a proxy that keeps a session's "
+            "connections together"
+        )
+
+
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="listenai")
 def main() -> None:
@@ -47,6 +57,14 @@ def main() -> None:
     type=click.IntRange(100, 60_000),
     default=600,
     help="How long a sentence of theirs plays.  [600]",
+)
+@click.option(
+    "--workers",
+    type=int,
+    default=1,
+    callback=_check_workers,
+    expose_value=False,
+    help="Processes to run: 1, which has the sessions in its memory.  [1]",
 )
 def serve(host: str | None, port: str | None, fake_engines: bool, fake_speech_ms: int) -> None:
     """Run the server until Ctrl-C; a second Ctrl-C does not wait for replies in progress."""
@@ -94,6 +112,9 @@ async def _serve(config: Config, fake_engines: bool, fake_speech_ms: int) -> Non
                 click.echo(f"ListenAI is listening: open {shown.url('http')}/")
                 click.echo(f"Devices connect to {shown.url('ws')}/   (Ctrl-C ends the server)")
             serving.set()
+            # What was imported stays for ever.  Looked through again with every full collection
+            # it would hold up all conversations for 30 ms and more.
+            gc.freeze()
         everything.cancel()
 
 
