@@ -7,7 +7,7 @@
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
 
-extras=embedded,mcp
+extras=embedded,mcp,opus
 first_start=no
 is_installed "$extras" || first_start=yes
 install_package "$extras"

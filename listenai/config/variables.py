@@ -161,6 +161,12 @@ class Config(DialectSettings, EngineSettings):
     asr_timeout: float = _setting(
         "ASR_TIMEOUT", 60.0, number(0.1, 3600), "seconds to wait for a service"
     )
+    asr_max_utterance_seconds: float = _setting(
+        "ASR_MAX_UTTERANCE_SECONDS",
+        30.0,
+        number(1, 60),
+        "seconds of speech after which our ASR service cuts an utterance",
+    )
 
     # Speech synthesis.
     tts_service_url: tuple[str, ...] = _setting(

@@ -30,7 +30,7 @@ from collections.abc import Callable
 import attrs
 
 from listenai.audio import SAMPLE_BYTES, SAMPLE_RATE
-from listenai.conversation.echo_evidence import LONGEST_DELAY_SECONDS, EchoEvidence
+from listenai.conversation.echo_evidence import BATCH_SECONDS, KEPT_SECONDS, EchoEvidence
 from listenai.conversation.echo_reference import EchoReference
 from listenai.device import Capabilities, DeviceProfile, Duplex, Echo
 from listenai.engines.base import EchoCanceller
@@ -53,13 +53,17 @@ SUSPICION_WITH_ECHO = (8, 10)
 
 ROOM_SECONDS = 0.2  # a voice dies away
 # Our voice is heard so much longer than it is played, where the delay was not measured.
-TAIL_SECONDS = LONGEST_DELAY_SECONDS
-# Audio that comes later than the microphone heard it: TCP on a bad Wi-Fi.  More is a gap.
-LONGEST_STALL_SECONDS = 1.0
-LATE_SECONDS = 2.0  # all of it late for so long: the microphone was off, or its clock is slow
+TAIL_SECONDS = 0.5
+# When a reply begins, so may anything else: that both were silent before proves nothing.
+BEGINNING_SECONDS = 0.5
+# Audio that comes later than the microphone heard it: a bad Wi-Fi, a busy machine.  It comes in
+# a burst.  What stays late for LATE_SECONDS, or is later, comes from a microphone that was off.
+LONGEST_STALL_SECONDS = 1.5
+LATE_SECONDS = 2.0
+GAP_SECONDS = 0.3  # nothing came: lateness is looked at anew
 
 # Of what a canceller leaves: it is learning the room as long as there is anything but noise.
-LEFT_LOUD_SECONDS = 5.0
+LEFT_SECONDS = KEPT_SECONDS - BATCH_SECONDS
 LEFT_QUIET_SHARE = 0.98
 
 # False alarms in one reply: a user's first sounds are one or two.
@@ -84,6 +88,7 @@ class _MicrophoneClock:
     _heard_until: float = float("-inf")
     _least_late: float = float("inf")  # of what came since `_looked_at`
     _looked_at: float = 0.0
+    _came_at: float = float("-inf")
     gap: bool = False  # what came last did not follow on what came before
 
     def hear(self, pcm: bytes, now: float) -> float:
@@ -94,6 +99,9 @@ class _MicrophoneClock:
         if self.gap or late < 0:
             self._heard_until = now - seconds
             late = 0.0
+        if now > self._came_at + GAP_SECONDS:
+            self._least_late, self._looked_at = float("inf"), now
+        self._came_at = now
         self._least_late = min(self._least_late, late)
         if now > self._looked_at + LATE_SECONDS:
             self._heard_until += self._least_late
@@ -245,8 +253,7 @@ class EchoPolicy:
         return self.echo is Echo.UNKNOWN or self.canceller is not None
 
     def _learn(self, pcm: bytes, heard_at: float) -> None:
-        # When a reply begins, so may anything else: that both were silent before proves nothing.
-        beginning = heard_at < self._sounding_since + LONGEST_DELAY_SECONDS
+        beginning = heard_at < self._sounding_since + BEGINNING_SECONDS
         if beginning or self._microphone.gap:
             self._evidence.end_batch()
         if beginning or not (finding := self._evidence.heard(pcm, heard_at)):
@@ -256,9 +263,7 @@ class EchoPolicy:
         self._evidence = self._no_evidence()
 
     def _no_evidence(self) -> EchoEvidence:
-        return (
-            EchoEvidence(LEFT_LOUD_SECONDS, LEFT_QUIET_SHARE) if self.canceller else EchoEvidence()
-        )
+        return EchoEvidence(LEFT_SECONDS, LEFT_QUIET_SHARE) if self.canceller else EchoEvidence()
 
     def _whole_samples(self, pcm: bytes) -> bytes:
         if not self._half_sample and len(pcm) % SAMPLE_BYTES == 0:

@@ -1,14 +1,14 @@
 """SANS-IO: does what a device was sent come back through its microphone?
 
 Theory.  An echo has the envelope of what was played, later by the way there and back.  So the
-levels (dB) of both sides, in ticks of 20 ms, are correlated at every delay from 0 to 500 ms;
+levels (dB) of both sides, in ticks of 20 ms, are correlated at every delay up to a second;
 the best delay counts.  Measured with synthetic voices, rooms and noise: wherever the detector
 takes an echo for speech, the correlation is .5 or more, down to -50 dB; noise alone stays below
 .2, and another speaker below .5 once the start, where both begin, is left out.
 
 That nothing correlates proves nothing while somebody talks into the microphone, or while what
 is played is too quiet to be heard.  So an echo counts as cancelled only when, in addition, the
-microphone was about as quiet as it ever was through half of what was loud.  Between the two nothing
+microphone was about as quiet as it ever was through most of what was loud.  Between the two nothing
 is known yet, and more is collected.
 """
 
@@ -22,7 +22,7 @@ from listenai.audio import SAMPLE_BYTES, SAMPLE_RATE
 from listenai.device import Echo
 
 TICK_SECONDS = 0.02
-LONGEST_DELAY_SECONDS = 0.5  # network, jitter buffer and loudspeaker, there and back
+LONGEST_DELAY_SECONDS = 1.0  # network, jitter buffer and loudspeaker; more after a stall
 BATCH_SECONDS = 0.5  # the finding is looked for so often
 KEPT_SECONDS = 8.0  # of the microphone; the conditions of long ago are no longer these
 
@@ -33,7 +33,7 @@ VARIED_DB = 5.0  # standard deviation of what is sent: speech has 10 and more
 RAW_CORRELATION, RAW_SECONDS = 0.6, 4.0
 CANCELLED_CORRELATION = 0.35
 QUIET_DB = 8.0  # above the quietest that the microphone was
-QUIET_SHARE = 0.5  # of the loud ticks
+QUIET_SHARE = 0.8  # of the loud ticks
 
 _LAGS = round(LONGEST_DELAY_SECONDS / TICK_SECONDS) + 1
 _BATCH_BYTES = round(BATCH_SECONDS * SAMPLE_RATE) * SAMPLE_BYTES
@@ -68,11 +68,11 @@ def levels(pcm: bytes, sample_rate: int) -> Levels:
 class EchoEvidence:
     """Envelopes of both sides on one clock, in seconds; bounded by KEPT_SECONDS.
 
-    loud_seconds, quiet_share: how much must be sent loudly, and how much of that be quiet at the
+    seconds, quiet_share: how much is needed, and how much of what is loud must be quiet at the
     microphone, before the echo counts as cancelled.
     """
 
-    loud_seconds: float = LOUD_SECONDS
+    seconds: float = LOUD_SECONDS
     quiet_share: float = QUIET_SHARE
     _sent: dict[int, float] = attrs.field(factory=dict)  # tick → dBFS
     _heard: dict[int, float] = attrs.field(factory=dict)
@@ -120,24 +120,33 @@ class EchoEvidence:
 
     def _finding(self) -> Finding | None:
         heard = np.array(list(self._heard.values()))
-        played = [self._played(lag) for lag in range(_LAGS)]
+        played = self._played()
         alike = [_correlation(sent, heard) for sent in played]
         best = int(np.argmax(alike))
         sent, correlation = played[best], alike[best]
         loud = sent > LOUD_DBFS
-        if loud.sum() * TICK_SECONDS < self.loud_seconds or sent.std() < VARIED_DB:
+        if loud.sum() * TICK_SECONDS < LOUD_SECONDS or sent.std() < VARIED_DB:
             return None
-        if correlation >= RAW_CORRELATION and len(heard) * TICK_SECONDS >= RAW_SECONDS:
+        seconds = len(heard) * TICK_SECONDS
+        if correlation >= RAW_CORRELATION and seconds >= RAW_SECONDS:
             return Finding(Echo.RAW, best * TICK_SECONDS)
         quiet = heard <= heard.min() + QUIET_DB
-        if correlation <= CANCELLED_CORRELATION and quiet[loud].mean() >= self.quiet_share:
+        unlike = correlation <= CANCELLED_CORRELATION and seconds >= self.seconds
+        if unlike and quiet[loud].mean() >= self.quiet_share:
             return Finding(Echo.CANCELLED)
         return None
 
-    def _played(self, lag: int) -> Levels:
-        """What was played so many ticks before each tick of the microphone."""
-        sent = self._sent
-        return np.array([sent.get(tick - lag, FLOOR_DBFS) for tick in self._heard])
+    def _played(self) -> list[Levels]:
+        """For each delay, what was played so long before each tick of the microphone."""
+        sent = sorted(self._sent.items())
+        ticks = np.array([tick for tick, _ in sent] + [np.iinfo(np.int64).max])
+        level = np.array([level for _, level in sent] + [FLOOR_DBFS])
+        heard = np.array(list(self._heard))
+        played = []
+        for lag in range(_LAGS):
+            at = np.searchsorted(ticks, heard - lag)
+            played.append(np.where(ticks[at] == heard - lag, level[at], FLOOR_DBFS))
+        return played
 
 
 def _correlation(sent: Levels, heard: Levels) -> float:

@@ -50,6 +50,9 @@ class Utterance(Protocol):
         """The words of everything accepted; called once, last."""
 
 
+HOTWORDS = "hotwords"  # in SpeakerMemory.values: words that this speaker may say, tuple[str, ...]
+
+
 @attrs.define
 class SpeakerMemory:
     """What a transcriber keeps about one device's voice and channel between utterances."""

@@ -18,8 +18,8 @@ from pathlib import Path
 
 import trio
 
-from listenai.engines.base import SpeakerMemory
-from listenai.engines.funasr_model import DecodingJob, FunasrModel, Samples
+from listenai.engines.base import HOTWORDS, SpeakerMemory
+from listenai.engines.funasr_model import DecodingJob, FunasrModel
 from listenai.engines.whole_utterance import WholeUtterance, samples_of
 from listenai.errors import TranscriberError
 
@@ -91,16 +91,17 @@ class FunasrTranscriber:
     ) -> AsyncIterator[WholeUtterance]:
         """Collects one utterance; `language` may be a dialect, like "yue" or "zh-HK".
 
-        Raises TranscriberError for a language that the model does not know.
+        The speaker's hotwords are listened for beside ours.  Raises TranscriberError for a language
+        that the model does not know.
         """
-        del speaker  # the models keep nothing of a voice
         known = self._model.family.language_of(language)
+        hotwords = tuple(speaker.values.get(HOTWORDS, ()))  # as they are when the utterance begins
 
         async def decode(pcm: bytes, *, partial: bool) -> str | None:
             if partial and self.is_busy:
                 self.dropped_partials += 1
                 return None
-            return await self.transcribe(samples_of(pcm), known, partial=partial)
+            return await self.transcribe(DecodingJob(samples_of(pcm), known, partial, hotwords))
 
         yield WholeUtterance(decode, min_samples=MIN_SAMPLES, partial_seconds=PARTIAL_SECONDS)
 
@@ -109,15 +110,14 @@ class FunasrTranscriber:
         """Whether the model has work: a partial transcript would keep somebody waiting."""
         return bool(self._decoding or self._waiting)
 
-    async def transcribe(self, samples: Samples, language: str, *, partial: bool) -> str | None:
-        """The text of float32 mono 16 kHz samples; None for a partial one that was dropped.
+    async def transcribe(self, job: DecodingJob) -> str | None:
+        """The text of what was said; None for a partial one that was dropped.
 
         Raises TranscriberError.
         """
-        job = DecodingJob(samples, language, partial)
         self._waiting.append(job)
         self._news.set()
-        if not partial:
+        if not job.partial:
             self._drop_partials()
         try:
             await job.done.wait()
@@ -158,13 +158,9 @@ class FunasrTranscriber:
                 await self._decode(batch)
 
     def _next_batch(self) -> list[DecodingJob]:
-        """Finished utterances of one language before partial ones, the oldest first."""
+        """Finished utterances of one prompt before partial ones, the oldest first."""
         jobs = sorted(self._waiting, key=lambda job: job.partial)
-        alike = [
-            job
-            for job in jobs
-            if (job.partial, job.language) == (jobs[0].partial, jobs[0].language)
-        ]
+        alike = [job for job in jobs if _what_a_batch_shares(job) == _what_a_batch_shares(jobs[0])]
         return alike[: self._batch_size]
 
     async def _decode(self, batch: list[DecodingJob]) -> None:
@@ -190,3 +186,8 @@ class FunasrTranscriber:
         for job, text in zip(batch, texts, strict=True):
             if not job.unwanted:
                 job.text = text
+
+
+def _what_a_batch_shares(job: DecodingJob) -> tuple[object, ...]:
+    """A batch has one prompt, in which language and hotwords are."""
+    return job.partial, job.language, job.hotwords

@@ -45,6 +45,7 @@ class DecodingJob:
     samples: Samples
     language: str  # as the model calls it
     partial: bool
+    hotwords: tuple[str, ...] = ()  # the speaker's own
     unwanted: bool = False  # read between two tokens by the thread
     text: str | None = None
     error: TranscriberError | None = None
@@ -95,12 +96,17 @@ class FunasrModel:
     """A loaded model; one thread at a time."""
 
     def __init__(
-        self, family: ModelFamily, model: Any, options: dict[str, Any], dump_folder: Path | None
+        self,
+        family: ModelFamily,
+        model: Any,
+        hotwords: Sequence[str],
+        itn: bool,
+        dump_folder: Path | None,
     ) -> None:
         self.family = family
         self._torch = import_module("torch")
         self._model = model
-        self._options = options
+        self._hotwords, self._itn = tuple(hotwords), itn
         self._dump_folder, self._dumps = dump_folder, 0
 
     @classmethod
@@ -138,12 +144,13 @@ class FunasrModel:
         # decodes a batch one by one.
         if getattr(auto_model.model, "ctc_decoder", None) is not None:
             auto_model.model.ctc_decoder = None
-        family = FAMILIES[model]
-        return cls(family, auto_model, family.options(hotwords, itn), dump_folder)
+        return cls(FAMILIES[model], auto_model, hotwords, itn, dump_folder)
 
     def decode(self, batch: Sequence[DecodingJob]) -> list[str]:
-        """The text of each job of one language.  Raises TranscriberError."""
-        options = {**self._options, "language": batch[0].language, "batch_size": len(batch)}
+        """The text of each job of one language and hotwords.  Raises TranscriberError."""
+        hotwords = dict.fromkeys((*self._hotwords, *batch[0].hotwords))  # each once
+        options = self.family.options(tuple(hotwords), self._itn)
+        options |= {"language": batch[0].language, "batch_size": len(batch)}
         if self.family.writes_tokens:
             seconds = max(job.samples.size for job in batch) / SAMPLE_RATE
             options["max_length"] = int(seconds * MAX_TOKENS_PER_SECOND) + MORE_TOKENS

@@ -19,6 +19,7 @@ before each call.
 
 from __future__ import annotations
 
+import logging
 from collections import deque
 from collections.abc import Callable, Sequence
 
@@ -39,6 +40,8 @@ from listenai.speech import (
     TranscriptionDelayed,
     TranscriptionFailed,
 )
+
+_log = logging.getLogger(__name__)
 
 # 304 ms (9.5 KiB): the detector is late by a frame, and misses quiet first consonants.
 PRE_ROLL_FRAMES = 19
@@ -180,7 +183,10 @@ class SegmentingRecognizer:
         self._last_frame_at = now
         for step in self._steps:
             frame = step.process(frame)
-        change = self._segmenter.push(self._detector.process(frame))
+        probability = self._detector.process(frame)
+        change = self._segmenter.push(probability)
+        if _log.isEnabledFor(logging.DEBUG):
+            _log_frame(probability, self._segmenter)
         if Change.STARTED in change:
             self._segment = self._begin_segment()
         segment = self._segment
@@ -359,6 +365,12 @@ class SegmentingRecognizer:
                 if text and text != last_text and segment.end is None:
                     last_text = text
                     self._hear(PartialTranscript(segment.id, _whole_text(segment, text)))
+
+
+def _log_frame(probability: float, state: Segmenter) -> None:
+    """Spec 000, "Event Logging": "Per-frame debug logging with state information"."""
+    numbers = state.frames, probability, state.speeching, state.silent_frames
+    _log.debug("frame number=%d p=%.3f speeching=%s silent_frames=%d", *numbers)
 
 
 def _whole_text(segment: _Segment, text: str) -> str:

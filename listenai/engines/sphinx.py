@@ -65,13 +65,16 @@ class SphinxTranscriber:
         self._grammar = grammar or load_commands()
         self._instances = trio.Semaphore(instances, max_value=instances)
         self._threads = trio.CapacityLimiter(instances)
+        self._warming = trio.Lock()
         self._idle: list[_Instance] = []
         self._closed = False
 
     async def warm(self) -> None:
-        """Loads one instance, so that the first utterance need not wait for it."""
-        async with self._instance():
-            pass
+        """Returns once an instance is loaded, so that the first utterance need not wait for it."""
+        async with self._warming:  # whoever warms it meanwhile waits for the same instance
+            if self._closed or not self.loaded:
+                async with self._instance():
+                    pass
 
     @asynccontextmanager
     async def open_utterance(

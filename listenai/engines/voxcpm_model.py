@@ -6,6 +6,7 @@ one and the same thread: compiled for a GPU, it keeps its recorded graphs per th
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Generator, Mapping
 from importlib import import_module
@@ -67,6 +68,8 @@ class VoxcpmModel:
             raise SynthesizerError(problem)
         try:
             _provide_torchaudio()
+            if device.startswith("cpu"):
+                _leave_a_core()
             loaded = import_module("voxcpm").VoxCPM.from_pretrained(
                 str(folder),
                 load_denoiser=False,
@@ -175,6 +178,16 @@ _FUNCTIONS: Mapping[str, Any] = {
     "load": _load_audio,
     "functional": SimpleNamespace(resample=_resample),
 }
+
+
+def _leave_a_core() -> None:
+    """Fewer threads than there are cores, or as few as somebody has allowed.
+
+    PyTorch takes all of them, and its threads spin while they wait for each other: the server
+    beside this process would come to run late, and whoever listens hears gaps.
+    """
+    torch = import_module("torch")
+    torch.set_num_threads(min(torch.get_num_threads(), max(1, (os.cpu_count() or 1) - 1)))
 
 
 def _provide_torchaudio() -> None:

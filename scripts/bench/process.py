@@ -8,9 +8,10 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from types import MappingProxyType
 
 import attrs
 
@@ -53,6 +54,12 @@ class Server:
         fields = Path(f"/proc/{self.pid}/smaps_rollup").read_text().splitlines()
         return sum(int(line.split()[1]) for line in fields if line.startswith("Private_"))
 
+    def resident_kib(self) -> tuple[int, int]:
+        """RSS, and PSS, in which memory shared with other processes counts in part."""
+        fields = Path(f"/proc/{self.pid}/smaps_rollup").read_text().splitlines()
+        sizes = {line.split(":")[0]: int(line.split()[1]) for line in fields if line[-2:] == "kB"}
+        return sizes["Rss"], sizes["Pss"]
+
     def threads(self) -> int:
         """How many threads there are."""
         return len(os.listdir(f"/proc/{self.pid}/task"))
@@ -76,20 +83,31 @@ def command_of(name: str, speech_ms: int) -> list[str]:
     """How to start a server that chooses its port and prints its address."""
     if name == "reference":
         return [sys.executable, str(REFERENCE), str(speech_ms)]
-    options = ["--host", "127.0.0.1", "--port", "0", "--fake-engines"]
+    options = ["--host", "127.0.0.1", "--port", "0"]
+    if name == "embedded":
+        return [sys.executable, "-m", "listenai", "serve", *options]
+    options += ["--fake-engines"]
     return [sys.executable, "-m", "listenai", "serve", *options, "--fake-speech-ms", str(speech_ms)]
 
 
 @contextmanager
-def started(name: str, *, speech_ms: int, core: int | None) -> Iterator[Server]:
+def started(
+    name: str,
+    *,
+    speech_ms: int,
+    core: int | None,
+    variables: Mapping[str, str] = MappingProxyType({}),
+) -> Iterator[Server]:
     """The server, listening; stopped at the end.  RuntimeError when it does not start.
 
+    name: "listenai" with timed engines, "embedded" with the embedded ones, or "reference".
     core: the one the server is held to; None: wherever the system puts it.
+    variables: of its environment; an empty one is not set.
     """
     command = command_of(name, speech_ms)
     if core is not None:
         command = ["taskset", "-c", str(core), *command]
-    environment = os.environ | _LIMITS
+    environment = {k: v for k, v in (os.environ | _LIMITS | variables).items() if v}
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
         try:
             yield Server(name, _read_port(process, command), process.pid)

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import os
+import platform
+import sys
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 Row = dict[str, Any]
@@ -41,16 +46,27 @@ _HEADINGS: Mapping[str, str] = {  # of a row's figures, in the order of the colu
 }
 
 
-def table(rows: Sequence[Row]) -> str:
-    """One line a row, with a column for each figure that some row has."""
-    columns = [name for name in _HEADINGS if any(name in row for row in rows)]
-    cells = [[_HEADINGS[name] for name in columns]]
+def table(rows: Sequence[Row], headings: Mapping[str, str] = _HEADINGS) -> str:
+    """One line a row, with a column for each figure with a heading that some row has."""
+    columns = [name for name in headings if any(name in row for row in rows)]
+    cells = [[headings[name] for name in columns]]
     cells += [[_cell(row.get(name)) for name in columns] for row in rows]
     widths = [max(len(line[at]) for line in cells) for at in range(len(columns))]
     return "\n".join(
         "  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True))
         for line in cells
     )
+
+
+def write_json(path: Path, bench: str, rows: Sequence[Row]) -> None:
+    """The rows with what they were measured by, and on."""
+    machine = {
+        "cores": os.cpu_count(),
+        "python": platform.python_version(),
+        "load": os.getloadavg()[0],
+    }
+    document = {"bench": bench, "command": sys.argv[1:], "machine": machine, "rows": rows}
+    path.write_text(json.dumps(document, indent=1) + "\n")
 
 
 def _cell(value: Any) -> str:

@@ -17,6 +17,8 @@ from hypothesis import strategies as st
 
 from listenai.audio import FRAME_BYTES, FRAME_SECONDS, SAMPLE_RATE
 from listenai.conversation.echo import (
+    BEGINNING_SECONDS,
+    LATE_SECONDS,
     LONGEST_STALL_SECONDS,
     ROOM_SECONDS,
     SUSPICION,
@@ -28,7 +30,6 @@ from listenai.conversation.echo import (
 )
 from listenai.conversation.echo_evidence import (
     KEPT_SECONDS,
-    LONGEST_DELAY_SECONDS,
     EchoEvidence,
     Finding,
 )
@@ -102,7 +103,7 @@ def finding(played: np.ndarray, heard: np.ndarray) -> tuple[Finding | None, floa
     evidence = EchoEvidence()
     evidence.sent(pcm(played), SAMPLE_RATE, 50.0)
     for number, frame in enumerate(frames(heard)):
-        late = number * FRAME_SECONDS - LONGEST_DELAY_SECONDS
+        late = number * FRAME_SECONDS - BEGINNING_SECONDS
         if late > 0 and (found := evidence.heard(frame, 50.0 + number * FRAME_SECONDS)):
             return found, (number + 1) * FRAME_SECONDS
     return None, len(heard) / SAMPLE_RATE
@@ -112,7 +113,7 @@ def finding(played: np.ndarray, heard: np.ndarray) -> tuple[Finding | None, floa
 
 
 @pytest.mark.parametrize("seed", range(3))
-@pytest.mark.parametrize("delay", [0.03, 0.2, 0.45])
+@pytest.mark.parametrize("delay", [0.03, 0.2, 0.9])
 @pytest.mark.parametrize("gain", [-6, -20, -40])
 def test_an_echo_is_found(gain: float, delay: float, seed: int):
     """However quiet, whenever it comes, and when that was: within 6 s."""
@@ -206,12 +207,15 @@ class Stage:
             self.policy.sent(chunk, self.now)
         return self.now + len(sound) / SAMPLE_RATE
 
-    def hear(self, sound: np.ndarray, *, late: float = 0.0) -> list[bool]:
-        """Real time; for each frame whether the recognizer gets it."""
+    def hear(self, sound: np.ndarray, *, stalled_until: float = 0.0) -> list[bool]:
+        """Real time; for each frame whether the recognizer gets it.
+
+        stalled_until: until then nothing comes through, then all of it at once.
+        """
         got = []
         for frame in frames(sound):
             self.now += FRAME_SECONDS
-            passed = self.policy.heard(frame, self.now + late)
+            passed = self.policy.heard(frame, max(self.now, stalled_until))
             assert len(passed) == len(frame)
             got.append(passed == frame)
             assert got[-1] or not any(passed)
@@ -322,18 +326,24 @@ def test_what_comes_late_was_heard_in_time():
     talk.begin(STORY)
     ends_at = talk.play(voice(1, 2))
     talk.wait_until(ends_at - 0.5)
-    late = 0.9 * LONGEST_STALL_SECONDS
-    assert not any(talk.hear(murmur(0.5 + TAIL_SECONDS - 0.05), late=late))
-    assert talk.hear(murmur(0.1), late=late)[-1]
+    until = talk.now + 0.9 * LONGEST_STALL_SECONDS
+    assert not any(talk.hear(murmur(0.5 + TAIL_SECONDS - 0.05), stalled_until=until))
+    assert all(talk.hear(murmur(2.0), stalled_until=until)[8:])
 
 
 def test_a_microphone_that_was_off_is_not_late():
-    """Its first audio after the reply is heard."""
+    """Off for long, its first audio after the reply is heard; off for a moment, it may be from
+    the reply, unless that goes on."""
     talk = stage(Echo.RAW)
     talk.hears()
     talk.begin(STORY)
-    talk.now = talk.play(voice(1, 2)) + TAIL_SECONDS
+    talk.now = talk.play(voice(1, 3)) + TAIL_SECONDS
     assert talk.hears()
+    talk.begin(STORY)
+    talk.now = talk.play(voice(1, 1)) + TAIL_SECONDS
+    got = talk.hear(murmur(1.0))
+    assert not got[0]
+    assert all(got[round(LATE_SECONDS / FRAME_SECONDS) + 2 :])
 
 
 def test_music_alone_leaves_the_microphone_open():
@@ -462,7 +472,7 @@ class LearningCanceller:
 def test_what_a_canceller_leaves_is_what_counts():
     """Half duplex while it learns the room; full as soon as nothing is left, with a longer
     suspicion; half again when the device is moved: all of it in one reply."""
-    canceller = LearningCanceller(12.0)
+    canceller = LearningCanceller(14.0)
     talk = Stage(EchoPolicy(Capabilities(flush=True, echo=Echo.RAW), canceller))
     talk.begin(STORY)
     played = voice(1, 50)
@@ -473,7 +483,7 @@ def test_what_a_canceller_leaves_is_what_counts():
             talk.now += FRAME_SECONDS
             talk.policy.heard(frame, talk.now)
         talk.now = 100.0 + second + 1
-        if second == 11:
+        if second == 13:
             assert talk.policy.echo is Echo.RAW
         if second == 28:
             assert talk.policy.duplex is Duplex.FULL
@@ -677,7 +687,7 @@ async def test_a_reply_cannot_be_interrupted_by_what_is_heard(autojump_clock, ec
         assert not device.events(StreamPaused, StreamFlushed)
         pressed_at = trio.current_time()
         device.say(InterruptPressed())
-        await trio.sleep(TAIL_SECONDS + 0.1)
+        await trio.sleep(LONGEST_STALL_SECONDS)
         assert device.times(StreamFlushed) == [pytest.approx(pressed_at, abs=0.01)]
         assert device.events(TurnInterrupted)
         talk.ask("and now", 3)

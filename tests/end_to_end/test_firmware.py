@@ -5,7 +5,6 @@ Its loudspeaker's WAV is the room's timeline: what is measured is measured there
 
 from __future__ import annotations
 
-import gc
 import json
 import os
 import statistics
@@ -21,7 +20,6 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import trio
-import trio.testing
 from end_to_end_server import DATA, TEXTS, RunningServer
 from trio_websocket import ConnectionClosed, WebSocketRequest, serve_websocket
 
@@ -36,7 +34,7 @@ FIRMWARE = Path(__file__).parents[2] / "firmware"
 BUILD = FIRMWARE / "build" / "test"
 AUDIBLE = 33  # -60 dBFS
 SPOKEN = 654  # -34 dBFS
-SECONDS = 60.0  # for any one process
+SECONDS = 90.0  # for any one process
 QUESTION, STORY = "what_time_is_it.wav", "tell_me_a_story.wav"
 
 Samples = npt.NDArray[np.int16]
@@ -45,7 +43,7 @@ Samples = npt.NDArray[np.int16]
 @pytest.fixture(scope="module")
 def programs() -> Path:
     """Where the virtual device is, built if it is not."""
-    command = ["make", "-s", "-C", str(FIRMWARE / "test"), f"BUILD={BUILD}", "host"]
+    command = ["make", "-s", "-C", str(FIRMWARE / "test"), f"BUILD={BUILD}", "host", "tsan"]
     built = subprocess.run(command, check=False, capture_output=True, text=True)
     assert built.returncode == 0, f"firmware/test/run.sh says what is missing\n{built.stderr}"
     return BUILD
@@ -188,20 +186,21 @@ async def test_a_spoken_question_is_answered_aloud(server, programs, tmp_path):
 async def words_by(tap: Tap, sample: int) -> int:
     """How many words of the first stream are over by this sample, by the voice's own timings."""
     synthesizer = EspeakSynthesizer()
-    ends: list[float] = []
+    rate = synthesizer.sample_rate / SAMPLE_RATE
+    heard = 0
     for message in tap.all("tts_audio"):
         if message["stream_id"] != 1 or message["state"] != "sentence":
             continue
-        starts, length = [], 0
-        async with synthesizer.open_speech(
-            message["text"], voice_id="default", language="en"
-        ) as chunks:
+        words, length, text = [], 0, message["text"]
+        async with synthesizer.open_speech(text, voice_id="default", language="en") as chunks:
             async for chunk in chunks:
-                starts += [word.from_sample for word in chunk.words]
+                words += chunk.words
                 length += len(chunk.pcm) // 2
-        rate = synthesizer.sample_rate / SAMPLE_RATE
-        ends += [message["from_sample"] + end / rate for end in [*starts[1:], length]]
-    return bisect_right(ends, sample)
+        # A word is over where the next one begins.
+        ends = [*(word.from_sample for word in words[1:]), length]
+        over = bisect_right(ends, (sample - message["from_sample"]) * rate)
+        heard += len(text[: words[over - 1].end].split()) if over else 0
+    return heard
 
 
 async def test_speech_over_a_reply_silences_the_loudspeaker(server, programs, tmp_path):
@@ -253,7 +252,7 @@ async def test_speech_over_a_reply_silences_the_loudspeaker(server, programs, tm
 async def test_a_cut_link_comes_back_to_its_session(server, programs, tmp_path):
     """In mid reply: silence, the same session within 2 s, and the next turn knows the last."""
     run = await run_device(
-        programs / "la_device_asan",
+        programs / "la_device_tsan",  # fails where its threads race
         server.url,
         tmp_path / "device",
         "--echo=cancelled",
@@ -317,8 +316,8 @@ async def test_a_hundred_cycles_leak_nothing(server, programs, tmp_path):
                 tmp_path / str(number),
                 "--echo=cancelled",
                 f"--cycles={cycles}",
-                "--end=r1+900",
-                says=[f"{STORY}@0", "stop.wav@r1+100"],
+                "--end=r1+700",
+                says=[f"{QUESTION}@0", "stop.wav@r1+0"],
             )
         )
 
@@ -326,26 +325,35 @@ async def test_a_hundred_cycles_leak_nothing(server, programs, tmp_path):
         programs / "la_device_asan",
         server.url,
         tmp_path / "once",
-        "--end=r1+900",
-        says=[f"{STORY}@0"],
+        "--end=r1+700",
+        says=[f"{QUESTION}@0"],
     )
-    await trio.testing.wait_all_tasks_blocked(0.1)
-    files, tasks = _open_files(), trio.lowlevel.current_statistics().tasks_living
+    await trio.sleep(1.0)  # its connection is being closed
+    before = _held()
     async with trio.open_nursery() as nursery:
         for number in range(devices):
             nursery.start_soon(go_on, number)
-    await trio.sleep(0.5)  # the last connections are being closed
-    await trio.testing.wait_all_tasks_blocked(0.1)
+    await trio.sleep(1.0)  # the last connections are being closed
     for run in runs:
         assert run.report["cycles"] == run.report["connections"] == run.report["sessions"] == cycles
         assert run.report["resumed"] == cycles - 1
         assert run.report["replies"] >= cycles
         assert run.report["open_files"] <= once.report["open_files"]
         assert run.report["stale_frames"] == run.report["bad_messages"] == 0
-    gc.collect()
-    assert trio.lowlevel.current_statistics().tasks_living <= tasks
-    assert _open_files() <= files
+    after = _held()
+    print(f"files and tasks of the server before {before}, after {after}")
+    assert after.files <= before.files
+    assert after.tasks <= before.tasks
 
 
-def _open_files() -> int:
-    return len(os.listdir("/proc/self/fd"))
+@attrs.frozen
+class _Held:
+    """What this process, the server, has in hand."""
+
+    files: int
+    tasks: int
+
+
+def _held() -> _Held:
+    files = len(os.listdir("/proc/self/fd"))
+    return _Held(files, trio.lowlevel.current_statistics().tasks_living)

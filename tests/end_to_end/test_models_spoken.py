@@ -6,6 +6,7 @@ it, and VoxCPM says noise whose length is that of its text.  `serve` starts both
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import signal
@@ -51,6 +52,10 @@ LOAD_SECONDS = 120.0  # for torch twice, on a busy machine
 RETURN_SECONDS = 90.0  # in which a process that died has been started again and has loaded
 END_SECONDS = 20.0
 LATE_SECONDS = 0.02
+LOOKS = "listenai_loop_lag_seconds"  # how late the server's loop was, each time somebody looked
+# Where one look in a hundred of this process is later than this, the machine is too busy for
+# lateness to say anything about the server.
+IDLE_SECONDS = 0.01
 
 
 @pytest.fixture(scope="module")
@@ -156,6 +161,34 @@ async def wait_gone(processes: Mapping[str, psutil.Process]) -> None:
             await trio.sleep(0.02)
 
 
+@attrs.frozen
+class Lateness:
+    """How late a loop was: the looks at it that found it at most so many seconds late."""
+
+    within: Mapping[float, float]  # seconds, infinity last -> looks
+
+    @classmethod
+    def between(cls, before: Mapping[str, float], after: Mapping[str, float]) -> Lateness:
+        """Of a server, from two readings of its metrics."""
+        bound = re.compile(rf'{LOOKS}_bucket{{le="(.+)"}}')
+        found = ((bound.fullmatch(name), name) for name in after)
+        counts = {float(m[1]): after[name] - before[name] for m, name in found if m}
+        return cls(dict(sorted(counts.items())))
+
+    @property
+    def looks(self) -> float:
+        return self.within[math.inf]
+
+    @property
+    def late(self) -> float:
+        """Of the looks, how many found it more than LATE_SECONDS late; 0 to 1."""
+        return 1 - self.within[LATE_SECONDS] / self.looks
+
+    def quantile(self, share: float) -> float:
+        """This share of the looks found it at most so late: seconds, the bound of a bucket."""
+        return next(bound for bound, count in self.within.items() if count >= share * self.looks)
+
+
 def cpu_seconds(process: psutil.Process) -> float:
     times = process.cpu_times()
     return times.user + times.system
@@ -164,7 +197,10 @@ def cpu_seconds(process: psutil.Process) -> float:
 async def test_a_spoken_turn_through_models_that_do_not_hold_up_the_server(
     models: Path, tmp_path: Path
 ) -> None:
-    """Its loop is not 20 ms late once in a hundred times; they end when it is told to."""
+    """Its loop is not 20 ms late once in a hundred times; they end when it is told to.
+
+    On a machine too busy to tell, it is late no more than a hundredth oftener than ours.
+    """
     lags: list[float] = []  # of this process: on a busy machine whoever waits is late
     async with (
         assistant(models, tmp_path) as running,
@@ -182,16 +218,18 @@ async def test_a_spoken_turn_through_models_that_do_not_hold_up_the_server(
         after = await running.server.metrics()
         for name, process in services.items():
             assert cpu_seconds(process) > worked[name] + 0.05, f"{name} did nothing"
-        punctual, looked = (
-            after[name] - before[name]
-            for name in (
-                f'listenai_loop_lag_seconds_bucket{{le="{LATE_SECONDS}"}}',
-                "listenai_loop_lag_seconds_count",
-            )
+        lateness = Lateness.between(before, after)
+        here = sorted(lags)[int(len(lags) * 0.99)]
+        print(
+            f"the server's loop was late by p50 <= {lateness.quantile(0.5) * 1000:g} ms,"
+            f" p99 <= {lateness.quantile(0.99) * 1000:g} ms in {lateness.looks:g} looks;"
+            f" this process's by p99 {here * 1000:.1f} ms in {len(lags)}"
         )
-        assert looked > 100
-        here = sum(lag > LATE_SECONDS for lag in lags) / len(lags)
-        assert (looked - punctual) / looked < 0.01 + here, f"{looked - punctual:g} of {looked:g}"
+        assert lateness.looks > 100
+        late_here = sum(lag > LATE_SECONDS for lag in lags) / len(lags)
+        assert lateness.late < 0.01 + late_here, lateness
+        if here < IDLE_SECONDS:
+            assert lateness.quantile(0.99) <= LATE_SECONDS, lateness
         watching.cancel_scope.cancel()
         await running.server.end(signal.SIGTERM)
         assert running.server.process.returncode == 0

@@ -273,6 +273,23 @@ async def test_close_frees_idle_instances_at_once_and_busy_ones_later() -> None:
         await transcriber.warm()
 
 
+@engines
+async def test_two_who_warm_it_wait_for_the_same_instance() -> None:
+    """One is loaded, not one for each of them; both return when it is there."""
+    transcriber = SphinxTranscriber(instances=2)
+    loaded = []
+
+    async def warm() -> None:
+        await transcriber.warm()
+        loaded.append(transcriber.loaded)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(warm)
+        nursery.start_soon(warm)
+    transcriber.close()
+    assert loaded == [1, 1]
+
+
 def test_no_instances_at_all_are_refused() -> None:
     """The message says what is allowed."""
     with pytest.raises(ValueError, match=r"0 instances .* 1 or more"):

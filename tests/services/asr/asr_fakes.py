@@ -148,11 +148,11 @@ class Service:
 
 @asynccontextmanager
 async def hearing_of(
-    transcriber, loaded: trio.Event | None = None, open_detector=LoudnessDetector
+    transcriber, loaded: trio.Event | None = None, open_detector=LoudnessDetector, **settings
 ) -> AsyncIterator[Hearing]:
     if loaded is not None:
         await loaded.wait()
-    yield Hearing(transcriber, open_detector, SegmentingRecognizerFactory)
+    yield Hearing(transcriber, open_detector, SegmentingRecognizerFactory, **settings)
 
 
 async def start_service(
@@ -161,16 +161,18 @@ async def start_service(
     *,
     loaded: trio.Event | None = None,
     open_detector=LoudnessDetector,
+    max_utterance_seconds: float = 30.0,
     **options,
 ) -> Service:
     """A service that lives in the nursery until it is stopped, on a port the kernel chose."""
+    settings = {"max_utterance_seconds": max_utterance_seconds}
     transcriber = transcriber or NumberTranscriber()
     service = Service(0, transcriber, trio.CancelScope(), trio.Event())
 
     async def run(task_status) -> None:
         with service.scope:
             await serve_asr(
-                hearing_of(transcriber, loaded, open_detector),
+                hearing_of(transcriber, loaded, open_detector, **settings),
                 task_status=task_status,
                 **({"host": "127.0.0.1", "port": 0} | options),
             )

@@ -157,6 +157,18 @@ async def test_a_click_is_no_segment():
         assert not finals(messages)
 
 
+async def test_an_utterance_is_cut_at_the_configured_length():
+    """Two segments of speech without a pause, neither with more audio than allowed."""
+    async with serving(max_utterance_seconds=1.0) as service, connected(service) as client:
+        await begin(client)
+        await client.send(frames(range(100)), Finish())  # 1.6 s
+        first, second = finals(await client.receive_until(Finished))
+        assert (first.segment_id, second.segment_id) == (1, 2)
+        assert f"{first.text} {second.text}" == words(range(100))
+        longest = max(len(session.audio) for session in service.transcriber.sessions)
+        assert 0.9 * 32_000 < longest <= 32_000
+
+
 async def test_a_segment_without_text_is_an_error_and_the_next_one_is_told():
     """ASR_ERROR with the engine's words; the connection goes on."""
     transcriber = NumberTranscriber(failures=[TranscriberError("the model is on fire")])
@@ -430,6 +442,21 @@ async def test_a_broken_detector_is_told_before_hanging_up():
         await client.send(frames([1]))
         assert await client.receive() == Error(ServiceErrorCode.ASR_ERROR, "the detector is closed")
         assert await close_of(client) == 1013
+
+
+async def test_each_frame_is_logged_at_debug_with_the_state_it_leads_to(caplog):
+    """Number, probability, whether somebody speaks, and how many frames have been silent."""
+    caplog.set_level(logging.DEBUG, logger="listenai")
+    async with serving() as service, connected(service) as client:
+        await begin(client)
+        await client.send(frames(range(20)) + frames(range(20, 26), loud=False), Finish())
+        await client.receive_until(Finished)
+    logged = [m for m in caplog.messages if m.startswith("frame ")]
+    assert logged == [
+        *(f"frame number={n} p=0.900 speeching=True silent_frames=0" for n in range(1, 21)),
+        *(f"frame number={20 + n} p=0.100 speeching=True silent_frames={n}" for n in range(1, 5)),
+        *(f"frame number={n} p=0.100 speeching=False silent_frames=0" for n in (25, 26)),
+    ]
 
 
 async def test_what_is_said_is_not_logged(caplog):
