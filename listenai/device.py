@@ -61,6 +61,7 @@ class DeviceProfile:
     lead_seconds: float = 0.5  # audio at the device ahead of its clock, where it can stop
     lead_seconds_unstoppable: float = 0.16  # where it can neither pause nor flush: its tail
     chunk_seconds: float = 0.06  # longest audio message
+    speaks: bool = True  # else replies are text alone
     paced: bool = True  # else the whole reply goes out as soon as it is there
     tell_voice: bool = False  # whether VoiceNoticed is wanted
     conditioning: Conditioning = UNCONDITIONED

@@ -1,11 +1,14 @@
-"""The load generator's oracle and analysers, on data made up for them; nothing is loaded here."""
+"""The benchmarks: oracle and analysers on data made up for them, the commands with little to do."""
 
 from __future__ import annotations
 
+import json
 import shutil
+import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 from wsproto.frame_protocol import FrameDecoder
@@ -30,6 +33,7 @@ from listenai.audio import FRAME_BYTES
 from listenai.engines.ten_vad import TenVadDetector
 from listenai.engines.timed import TRANSCRIPT_SECONDS
 
+BENCH = Path(__file__).parents[1] / "scripts" / "bench"
 PERIOD = 100  # messages a round: 1.6 s
 ROUND_SECONDS = 1.6
 SEGMENTS = [Segment(at, at + 3, at + 50) for at in range(0, 5 * PERIOD, PERIOD)]
@@ -223,3 +227,115 @@ def test_a_message_is_known_by_its_type() -> None:
     """With or without spaces in the JSON."""
     assert type_of(b'{"type":"pause","stream_id":1}') == "pause"
     assert type_of(b'{"type": "error", "message": "\\"type\\""}') == "error"
+
+
+# --- the commands ----------------------------------------------------------------------------
+
+
+def run(command: str, *options: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    """A benchmark in a process of its own, as people run it."""
+    return subprocess.run(
+        [sys.executable, BENCH / f"{command}.py", *options],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+        cwd=cwd,
+    )
+
+
+def measured(folder: Path, command: str, *options: str) -> list[dict[str, Any]]:
+    """The rows that a benchmark wrote; each of them is a line of its table, too."""
+    path = folder / "rows.json"
+    done = run(command, *options, "--json", str(path))
+    assert done.returncode == 0, done.stderr
+    document = json.loads(path.read_text())
+    assert document["bench"].replace(" ", "_").replace("-", "_") == command
+    assert document["command"][: len(options)] == list(options)
+    rows: list[dict[str, Any]] = document["rows"]
+    lines = [line.split() for line in done.stdout.splitlines()]
+    for row in rows:
+        words = str(next(iter(row.values()))).split()
+        assert any(line[: len(words)] == words for line in lines), f"{row} is not in the table"
+    return rows
+
+
+@pytest.mark.engines
+@pytest.mark.slow
+def test_the_frame_path_is_measured_by_stage(tmp_path: Path) -> None:
+    """Every stage takes some time and none more than a frame lasts; the server takes more."""
+    options = ("--frames", "20", "--rounds", "1", "--devices", "2", "--secs", "1")
+    rows = measured(tmp_path, "frame_path", *options)
+    took = {row["stage"].removeprefix("  of it "): row["us_p50"] for row in rows}
+    assert all(0 < microseconds < 16_000 for microseconds in took.values()), took
+    assert took["frames.feed"] < took["wire.receive, woken"]
+    assert took["segmenter"] < took["recognizer, rest"]
+    assert took["TEN VAD"] < took["served, silence"]
+    assert len(rows) == 9
+
+
+@pytest.mark.engines
+@pytest.mark.slow
+def test_services_are_measured_beside_their_engines(tmp_path: Path) -> None:
+    """Each of the three, alone and through its service; nothing is faster than its engine."""
+    rows = measured(tmp_path, "services", "--runs", "1")
+    found = [(row["stage"], row["through"]) for row in rows]
+    assert found == [
+        (stage, through)
+        for stage in ("asr", "llm", "tts")
+        for through in ("engine alone", "service")
+    ]
+    assert all(row["injected_ms"] in (80, 100) and row["runs"] == 1 for row in rows)
+    assert all(row["first_p50_ms"] > -1 and row["last_p50_ms"] > -1 for row in rows), rows
+
+
+@pytest.mark.engines
+@pytest.mark.slow
+def test_the_embedded_engines_are_measured_on_fixtures(tmp_path: Path) -> None:
+    """First partial, final and first audio of one sentence, which is understood."""
+    options = ("--asr", "embedded", "--tts", "embedded", "--fixtures", "1")
+    asr, tts = measured(tmp_path, "engines", *options)
+    assert (asr["stage"], asr["exact"], asr["word_error_rate"]) == ("asr", 1, 0.0)
+    assert asr["final_p50_ms"] > 0
+    assert asr["partial_p50_ms"] > 0
+    assert tts["stage"] == "tts"
+    assert 0 < tts["real_time_factor"] < 10
+    assert tts["audio_p50_ms"] > 0
+
+
+def test_an_unknown_engine_is_refused() -> None:
+    """The answer names those that there are."""
+    done = run("engines", "--asr", "embedded,parrot")
+    assert done.returncode != 0
+    assert "parrot is unknown" in done.stderr
+    assert "faster-whisper" in done.stderr
+
+
+def test_an_engine_without_its_model_is_named(tmp_path: Path) -> None:
+    """What is not measured is told, with what to do; with nothing to measure, that is an error."""
+    done = run("engines", "--asr", "vosk", "--tts", "", cwd=tmp_path)
+    assert done.returncode != 0
+    assert "asr vosk: not measured" in done.stderr
+    assert "none of these engines is here" in done.stderr
+
+
+@pytest.mark.engines
+@pytest.mark.slow
+def test_start_up_is_measured_before_and_after_loading(tmp_path: Path) -> None:
+    """Ready comes before warm, and takes less memory; the imports are told by package."""
+    rows = measured(tmp_path, "start_up", "--starts", "1", "--imports")
+    first, second, *imports = rows
+    for row in (first, second):
+        assert row["cpu_ms"] > 0
+        assert 0 < row["ready_ms"] < row["warm_ms"]
+        assert row["pss_mib"] <= row["rss_mib"] < row["warm_rss_mib"]
+    assert second["cpu_ms"] < first["cpu_ms"], "the first start compiles"
+    assert imports[0]["package"] == "listenai"
+
+
+def test_a_server_loads_no_library_that_it_may_never_need() -> None:
+    """Those of services, tokens and models are loaded by whoever is told to use them."""
+    needless = {"trio_websocket", "jwt", "cryptography", "mcp", "torch", "sherpa_onnx", "vosk"}
+    code = f"import sys, listenai.cli, listenai.app; print(*{needless} & sys.modules.keys())"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == []

@@ -1,4 +1,4 @@
-"""`scripts/run.sh --services`: four processes that start and end together."""
+"""`scripts/run.sh`: it installs what is missing and serves; `--services`: as four processes."""
 
 from __future__ import annotations
 
@@ -28,6 +28,21 @@ pytestmark = [pytest.mark.engines, pytest.mark.slow]
 ROOT = Path(__file__).parents[1]
 SECONDS = 40.0  # for any one thing that is waited for
 STAGES = {"asr", "tts", "llm", "serve"}
+AS_SERVICES = ("--services", "--host", "127.0.0.1")
+PIP_LOG = "pip.log"
+# This Python, for which everything is installed: it only notes what pip was to install.
+PYTHON = """#!/bin/sh
+case "$*" in
+*"-m pip install"*) printf '%s\\n' "$*" >>"{log}" ;;
+*) exec "{python}" "$@" ;;
+esac
+"""
+
+
+def extras() -> str:
+    """Those that `run.sh` wants, as it says itself."""
+    [wanted] = re.findall(r"^extras=(\S+)$", (ROOT / "scripts/run.sh").read_text("utf-8"), re.M)
+    return wanted
 
 
 @pytest.fixture
@@ -39,9 +54,9 @@ def checkout(tmp_path: Path) -> Path:
     for name in ("scripts/run.sh", "scripts/environment.sh", "pyproject.toml", "requirements.lock"):
         shutil.copy(ROOT / name, tmp_path / name)
     python = tmp_path / ".venv" / "bin" / "python"
-    python.write_text(f'#!/bin/sh\nexec "{sys.executable}" "$@"\n', "utf-8")
+    python.write_text(PYTHON.format(python=sys.executable, log=tmp_path / PIP_LOG), "utf-8")
     python.chmod(0o755)
-    remember = "source scripts/environment.sh; remember_installed embedded,mcp"
+    remember = f"source scripts/environment.sh; remember_installed {extras()}"
     subprocess.run(["bash", "-c", remember], cwd=tmp_path, check=True)
     return tmp_path
 
@@ -86,8 +101,8 @@ class Script:
 
 @asynccontextmanager
 async def started(checkout: Path, *options: str) -> AsyncIterator[Script]:
-    """`run.sh --services`, as a terminal's own job; killed with all of its own at the end."""
-    command = ["bash", "scripts/run.sh", "--services", "--host", "127.0.0.1", *options]
+    """`run.sh` with these options, as a terminal's own job; killed with all of its own at last."""
+    command = ["bash", "scripts/run.sh", *options]
     environment = {
         "PATH": os.environ["PATH"],
         "HOME": str(checkout),
@@ -118,7 +133,7 @@ async def started(checkout: Path, *options: str) -> AsyncIterator[Script]:
 @asynccontextmanager
 async def ready(checkout: Path) -> AsyncIterator[tuple[Script, Served]]:
     """One whose server listens."""
-    async with started(checkout, "--port", "0") as script:
+    async with started(checkout, *AS_SERVICES, "--port", "0") as script:
         port = await script.wait_printed(rb"Devices connect to ws://localhost:(\d+)/ ")
         script.find_stages()
         assert script.stages.keys() == STAGES
@@ -156,7 +171,7 @@ async def test_when_one_ends_all_end(checkout: Path, stage: str):
 
 async def test_ctrl_c_before_the_server_has_started(checkout: Path):
     """The services that are being started end, too."""
-    async with started(checkout, "--port", "0") as script:
+    async with started(checkout, *AS_SERVICES, "--port", "0") as script:
         with trio.fail_after(SECONDS):
             while len(script.stages) < 3:
                 script.find_stages()
@@ -167,6 +182,44 @@ async def test_ctrl_c_before_the_server_has_started(checkout: Path):
 
 async def test_a_server_that_cannot_start_ends_the_services(checkout: Path):
     """With its own words and status."""
-    async with started(checkout, "--port", "many") as script:
+    async with started(checkout, *AS_SERVICES, "--port", "many") as script:
         await script.wait_printed(rb"(CLOUD_PORT='many')")
         assert await script.wait_end() == 2
+
+
+async def test_one_command_serves_devices_and_the_page(checkout: Path):
+    """Nothing is installed where everything is; it says where the page and devices go."""
+    async with started(checkout, "--host", "127.0.0.1", "--port", "0") as script:
+        port = await script.wait_printed(rb"Devices connect to ws://localhost:(\d+)/ ")
+        server = Served(int(port))
+        page = await server.ask("/")
+        assert (page.status_code, page.headers["content-type"].split(";")[0]) == (200, "text/html")
+        async with Device.connect(server.ws) as device:
+            await device.type_text("What is twelve times seven?")
+            reply = await device.wait_reply(SECONDS)
+        assert "84" in reply.text
+        assert reply.audible
+        script.process.send_signal(signal.SIGTERM)  # the script has become the server
+        assert await script.wait_end() == 0
+    assert not (checkout / PIP_LOG).exists()
+
+
+async def test_what_is_missing_is_installed_once(checkout: Path):
+    """With the pins of the lock file; again when the packages that are needed have changed."""
+    (checkout / ".venv" / "installed").unlink()
+
+    async def start_and_end() -> list[str]:
+        log = checkout / PIP_LOG
+        log.unlink(missing_ok=True)
+        async with started(checkout, "--help") as script:
+            await script.wait_printed(rb"(Usage): ")
+            assert await script.wait_end() == 0
+        return log.read_text("utf-8").splitlines() if log.exists() else []
+
+    [installed] = await start_and_end()
+    assert "-c requirements.lock" in installed
+    assert installed.endswith(f"-e .[{extras()}]")
+    assert await start_and_end() == []
+    with (checkout / "requirements.lock").open("a", encoding="utf-8") as lock:
+        lock.write("# another pin\n")
+    assert await start_and_end() == [installed]

@@ -63,7 +63,7 @@ int main(void) {
     CHECK(fake_sent(&fake, "\"stream_id\":9007199254740991,\"played_samples\":3200}"));
     CHECK(la_device_state(&device) == LA_STATE_LISTENING);
     say("{\"type\":\"tool_call\",\"turn_id\":1,\"call_id\":\"c\",\"name\":\"set_volume\","
-        "\"arguments\":{\"percent\":7},\"target\":\"device\"}");
+        "\"arguments\":{\"level\":7},\"target\":\"device\"}");
     CHECK(strcmp(fake.volume_key, "7") == 0);
     printf("rv32: a conversation, %u bytes of device\n", (unsigned)sizeof device);
     return 0;

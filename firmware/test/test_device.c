@@ -401,11 +401,17 @@ static void tools_are_run_and_answered(void **state) {
 static void the_volume_is_a_tool_and_is_kept(void **state) {
     struct bench *bench = *state;
     become_ready(bench);
-    say(bench, CALL("a", "set_volume", "{\"percent\":25}", "device"));
-    assert_true(fake_sent(&bench->fake, "\"result\":{\"percent\":25}"));
+    say(bench, CALL("a", "set_volume", "{\"level\":30}", "device"));
+    assert_true(fake_sent(&bench->fake, "\"result\":{\"level\":30,\"previous\":80}"));
+    say(bench, CALL("a", "set_volume", "{\"change\":-5}", "device"));
+    assert_true(fake_sent(&bench->fake, "\"result\":{\"level\":25,\"previous\":30}"));
     assert_string_equal(bench->fake.volume_key, "25");
-    say(bench, CALL("b", "set_volume", "{\"percent\":101}", "device"));
-    assert_true(fake_sent(&bench->fake, "percent must be a whole number from 0 to 100"));
+    say(bench, CALL("b", "set_volume", "{\"level\":101}", "device"));
+    assert_true(fake_sent(&bench->fake, "set_volume needs either level"));
+    say(bench, CALL("b", "set_volume", "{\"level\":1,\"change\":1}", "device"));
+    assert_true(fake_sent(&bench->fake, "set_volume needs either level"));
+    say(bench, CALL("b", "set_volume", "{}", "device"));
+    assert_true(fake_sent(&bench->fake, "set_volume needs either level"));
     assert_int_equal(init(bench), LA_OK);
     assert_int_equal(bench->device.volume, 25);
     assert_int_equal(la_device_set_volume(&bench->device, 100), LA_OK);

@@ -265,6 +265,7 @@ static void tools_read_their_arguments(void **state) {
     assert_int_equal(la_tools_integer("{\"a\":-3.0}", "a", -5, 5, &value), LA_OK);
     assert_int_equal(value, -3);
     assert_int_equal(la_tools_integer("{\"a\":101}", "a", 0, 100, &value), LA_ERR_ARGUMENT);
+    assert_int_equal(la_tools_integer("{\"a\":-1}", "a", 0, 100, &value), LA_ERR_ARGUMENT);
     assert_int_equal(la_tools_integer("{\"a\":1.5}", "a", 0, 100, &value), LA_ERR_ARGUMENT);
     assert_int_equal(la_tools_integer("{\"a\":12345678901234567890}", "a", 0, 100, &value),
                      LA_ERR_ARGUMENT);

@@ -134,6 +134,7 @@ static void gain_fades_without_a_jump(void **state) {
     la_gain_init(&gain, 100);
     la_gain_fade_in(&gain);
     la_gain_apply(&gain, pcm, 256);
+    assert_in_range(-pcm[0], 0, 257);
     for (int i = 1; i < 256; i++) {
         assert_in_range(pcm[i - 1] - pcm[i], 0, 257);
     }

@@ -38,7 +38,6 @@ from listenai.engines.vosk import DEFAULT_FOLDER, VoskTranscriber
 from listenai.engines.webrtc_vad import WebRtcDetector
 from listenai.engines.whisper import DEFAULT_MODEL, WhisperTranscriber, read_model_name
 from listenai.errors import ConfigurationError
-from listenai.services.asr.client import AsrServiceTranscriber
 
 STAGE = "speech recognition"
 OpenDetector = Callable[[], AbstractContextManager[Detector]]
@@ -218,6 +217,9 @@ async def _open_embedded(
 
 @asynccontextmanager
 async def _connected(config: Config, urls: tuple[str, ...]) -> AsyncIterator[Transcriber]:
+    # The client brings a WebSocket library that a server without services does not need.
+    from listenai.services.asr.client import AsrServiceTranscriber  # noqa: PLC0415
+
     transcriber = AsrServiceTranscriber(
         urls, chance=Effects().random.random, timeout_seconds=config.asr_timeout
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from listenai.app import ears, voices
 from listenai.app.models import Places, PullFailed, chosen_models, pull, survey
 from listenai.config import Config
 from listenai.engines.model_files import Model
@@ -12,10 +13,19 @@ ASKED = "models-offered"  # a file in our folder of the cache: who said no is no
 
 
 def wanted_models(config: Config, places: Places) -> list[Model]:
-    """What would suit this machine and is not here: of stages that choose for themselves."""
+    """What would suit this machine and is not here: of stages that choose for themselves.
+
+    One for which a cloud, or a model by its path, is configured has chosen.
+    """
+    heard, _ = ears.choose_engine(config, places)
+    spoken, _ = voices.choose_engine(config, places)
     automatic = {
-        "asr": config.asr_engine == "auto" and not config.asr_service_url,
-        "tts": config.tts_engine == "auto" and not config.tts_service_url,
+        "asr": config.asr_engine == "auto"
+        and not config.asr_service_url
+        and heard in ("embedded", *ears.MODELS),
+        "tts": config.tts_engine == "auto"
+        and not config.tts_service_url
+        and spoken in ("embedded", *voices.MODELS),
     }
     here = {each.model.name for each in survey(places) if each.folder}
     default = chosen_models("default")

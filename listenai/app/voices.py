@@ -34,8 +34,6 @@ from listenai.engines.sherpa import SherpaSynthesizer
 from listenai.engines.upstreams import Upstream
 from listenai.engines.voxcpm import VoxcpmSynthesizer
 from listenai.errors import ConfigurationError, SynthesizerError
-from listenai.services.tts.client import TtsServiceSynthesizer
-from listenai.services.tts.link import LinkDeadlines
 
 STAGE = "speech synthesis"
 MODELS = {"voxcpm": ("voxcpm-0.5b",), "sherpa": ("sherpa-kokoro", "sherpa-piper")}
@@ -181,6 +179,10 @@ async def _open_azure(
 
 @asynccontextmanager
 async def _connected(config: Config, urls: tuple[str, ...]) -> AsyncIterator[Synthesizer]:
+    # The client brings a WebSocket library that a server without services does not need.
+    from listenai.services.tts.client import TtsServiceSynthesizer  # noqa: PLC0415
+    from listenai.services.tts.link import LinkDeadlines  # noqa: PLC0415
+
     synthesizer = TtsServiceSynthesizer(
         urls,
         random=Effects().random,

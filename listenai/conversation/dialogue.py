@@ -163,6 +163,7 @@ class Dialogue:
                 lead_seconds,
                 profile.chunk_seconds,
                 self._show,
+                profile.speaks,
             ),
             outbox,
             session,

@@ -52,7 +52,7 @@ SUSPICION = (3, 4)
 SUSPICION_WITH_ECHO = (8, 10)
 
 ROOM_SECONDS = 0.2  # a voice dies away
-# Our voice is heard so much longer than it is played, where the delay was not measured.
+# Our voice is heard so much longer than it is played; more where more delay was measured.
 TAIL_SECONDS = 0.5
 # When a reply begins, so may anything else: that both were silent before proves nothing.
 BEGINNING_SECONDS = 0.5
@@ -191,6 +191,8 @@ class EchoPolicy:
     def _sound(self, pcm: bytes, sample_rate: int, now: float) -> None:
         if now > self._sounds_until + self._tail:
             self._sounding_since = now
+            if self.canceller:
+                self._doubt()  # it has to find the delay anew
         starts_at = max(now, self._sounds_until)
         samples = len(pcm) // SAMPLE_BYTES
         self._sent += samples
@@ -212,8 +214,9 @@ class EchoPolicy:
     def _flush(self, now: float) -> None:
         if self.capabilities.flush:  # else it plays what it has
             self._sounds_until = min(now, self._audible_until())
-            self._evidence.forget_after(self._sounds_until)
-            self._reference.forget_after(self._sounds_until)
+            heard_until = max(self._sounds_until, 0.0)  # long ago: nothing was to be heard yet
+            self._evidence.forget_after(heard_until)
+            self._reference.forget_after(heard_until)
             self._stream = None
         self._paused_at = None
 
@@ -243,6 +246,8 @@ class EchoPolicy:
             return pcm
         if self.canceller:
             played = self._reference.read(heard_at, len(whole) // SAMPLE_BYTES)
+            if self._reference.jumped:
+                self._doubt()
             pcm = whole = self.canceller.process(whole, played)
         if self._learns:
             self._learn(whole, heard_at)
@@ -259,7 +264,7 @@ class EchoPolicy:
         if beginning or not (finding := self._evidence.heard(pcm, heard_at)):
             return
         self.echo = finding.echo
-        self._tail = finding.delay_seconds + ROOM_SECONDS
+        self._tail = max(TAIL_SECONDS, finding.delay_seconds + ROOM_SECONDS)
         self._evidence = self._no_evidence()
 
     def _no_evidence(self) -> EchoEvidence:

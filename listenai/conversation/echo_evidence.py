@@ -35,7 +35,8 @@ CANCELLED_CORRELATION = 0.35
 QUIET_DB = 8.0  # above the quietest that the microphone was
 QUIET_SHARE = 0.8  # of the loud ticks
 
-_LAGS = round(LONGEST_DELAY_SECONDS / TICK_SECONDS) + 1
+# In ticks; some before 0: a device that reports late seems to play later than it does.
+_LAGS = np.arange(-10, round(LONGEST_DELAY_SECONDS / TICK_SECONDS) + 1)
 _BATCH_BYTES = round(BATCH_SECONDS * SAMPLE_RATE) * SAMPLE_BYTES
 _KEPT_TICKS = round(KEPT_SECONDS / TICK_SECONDS)
 _SENT_TICKS = 2 * _KEPT_TICKS  # with what is ahead; what is sent beyond is not looked at
@@ -115,13 +116,13 @@ class EchoEvidence:
         self._batch.clear()
         for tick in list(self._heard)[:-_KEPT_TICKS]:
             del self._heard[tick]
-        oldest = min(self._heard) - _LAGS
+        oldest = min(self._heard) - int(_LAGS[-1])
         self._sent = {tick: level for tick, level in self._sent.items() if tick >= oldest}
 
     def _finding(self) -> Finding | None:
         heard = np.array(list(self._heard.values()))
         played = self._played()
-        alike = [_correlation(sent, heard) for sent in played]
+        alike = _correlations(played, heard)
         best = int(np.argmax(alike))
         sent, correlation = played[best], alike[best]
         loud = sent > LOUD_DBFS
@@ -129,29 +130,27 @@ class EchoEvidence:
             return None
         seconds = len(heard) * TICK_SECONDS
         if correlation >= RAW_CORRELATION and seconds >= RAW_SECONDS:
-            return Finding(Echo.RAW, best * TICK_SECONDS)
+            return Finding(Echo.RAW, max(0.0, float(_LAGS[best]) * TICK_SECONDS))
         quiet = heard <= heard.min() + QUIET_DB
         unlike = correlation <= CANCELLED_CORRELATION and seconds >= self.seconds
         if unlike and quiet[loud].mean() >= self.quiet_share:
             return Finding(Echo.CANCELLED)
         return None
 
-    def _played(self) -> list[Levels]:
-        """For each delay, what was played so long before each tick of the microphone."""
+    def _played(self) -> Levels:
+        """For each lag a row: what was played so long before each tick of the microphone."""
         sent = sorted(self._sent.items())
         ticks = np.array([tick for tick, _ in sent] + [np.iinfo(np.int64).max])
         level = np.array([level for _, level in sent] + [FLOOR_DBFS])
-        heard = np.array(list(self._heard))
-        played = []
-        for lag in range(_LAGS):
-            at = np.searchsorted(ticks, heard - lag)
-            played.append(np.where(ticks[at] == heard - lag, level[at], FLOOR_DBFS))
-        return played
+        wanted = np.array(list(self._heard))[np.newaxis, :] - _LAGS[:, np.newaxis]
+        at = np.searchsorted(ticks, wanted)
+        return np.where(ticks[at] == wanted, level[at], FLOOR_DBFS)
 
 
-def _correlation(sent: Levels, heard: Levels) -> float:
-    """-1 to 1; 0 where one of them never changes."""
-    spread = float(sent.std() * heard.std())
-    if spread < 1e-9:
-        return 0.0
-    return float(np.mean((sent - sent.mean()) * (heard - heard.mean()))) / spread
+def _correlations(played: Levels, heard: Levels) -> Levels:
+    """Of each row with what was heard, -1 to 1; 0 where one of them never changes."""
+    played = played - played.mean(axis=1, keepdims=True)
+    heard = heard - heard.mean()
+    spread = np.sqrt((played**2).sum(axis=1) * (heard**2).sum())
+    alike: Levels = np.where(spread > 1e-6, played @ heard / np.maximum(spread, 1e-6), 0.0)
+    return alike

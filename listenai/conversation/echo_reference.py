@@ -26,6 +26,7 @@ class EchoReference:
     _begins: int = 0  # the sample, since the clock's zero, at which it begins
     _read: int = 0  # the sample that is read next
     _paused: bytes = b""  # what was cut off by a pause
+    jumped: bool = False  # what was read last does not follow on what was read before
 
     def play(self, pcm: bytes, starts_at: float) -> None:
         """The device plays this then, instead of what it would have played."""
@@ -59,7 +60,8 @@ class EchoReference:
     def read(self, starts_at: float, samples: int) -> bytes:
         """What was played while so many samples, from then on, were heard."""
         wanted = round(starts_at * SAMPLE_RATE)
-        if abs(wanted - self._read) > APART_SECONDS * SAMPLE_RATE:
+        self.jumped = abs(wanted - self._read) > APART_SECONDS * SAMPLE_RATE
+        if self.jumped:
             self._read = wanted
         at = (self._read - self._begins) * SAMPLE_BYTES
         end = at + samples * SAMPLE_BYTES

@@ -84,6 +84,7 @@ class Speaking:
     lead_seconds: float
     chunk_seconds: float
     show: Callable[[State], None]
+    speaks: bool = True  # else the text alone is the reply
 
     async def speak(self, turn: Turn, channel: trio.MemoryReceiveChannel[str]) -> None:
         """Speaks every sentence, then waits until the last was played.
@@ -93,7 +94,7 @@ class Speaking:
         sentences = _Sentences(channel)
         with suppress(trio.EndOfChannel):
             try:
-                while True:
+                while self.speaks:
                     sentence = await self._next_sentence(turn, sentences)
                     await self._speak_or_wait(turn, sentence, sentences)
             except SynthesizerError as error:

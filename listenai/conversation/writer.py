@@ -54,7 +54,8 @@ class Writer:
     def _translate(self, event: Notice) -> Sequence[Message]:
         now = trio.current_time()
         self._observer.observe(event, now)
-        return event.messages if isinstance(event, Answer) else self._dialect.send(event, now)
+        messages = self._dialect.send(event, now)
+        return event.messages if isinstance(event, Answer) else messages
 
 
 def message_bytes(message: Message) -> int:

@@ -22,7 +22,10 @@ class Dialect(Protocol):
         """Understands one wire message; raises ProtocolError, and nothing else."""
 
     def send(self, event: Notice, now: float) -> Sequence[Message]:
-        """The wire messages (none, one, several) that tell the device this event."""
+        """The wire messages (none, one, several) that tell the device this event.
+
+        An Answer is sent as it is, whatever this returns: the dialect is shown when.
+        """
 
     def next_deadline(self) -> float:
         """When `expire` wants to be called, in Trio's time; NEVER if it does not."""

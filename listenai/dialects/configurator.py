@@ -39,7 +39,7 @@ class Channel(StrEnum):
 # Nobody listens at `/chat`, so nothing is held back there; at `/voice` what is ahead of the
 # loudspeaker stays short, for pages that only stop when they have played what they hold.
 PROFILES: Final[Mapping[Channel, DeviceProfile]] = {
-    Channel.CHAT: DeviceProfile(paced=False),
+    Channel.CHAT: DeviceProfile(paced=False, speaks=False),
     Channel.VOICE: DeviceProfile(
         lead_seconds=0.16,
         tell_voice=True,
@@ -252,7 +252,8 @@ class ConfiguratorDialect:
             yield {"type": "response", "text": text}
 
     def _interrupted(self, event: events.TurnInterrupted) -> Iterator[events.JsonObject]:
-        self._seen.interruptions += 1
+        if self.channel is Channel.VOICE or event.turn_id != self._ended_turn:
+            self._seen.interruptions += 1  # else only a sound that nobody hears was cut
         return self._end_text(event.turn_id, self._said)
 
     def _metrics(self, event: events.TurnMetrics) -> Iterator[events.JsonObject]:

@@ -84,6 +84,9 @@ class HotpinDialect:
     _stage: _Stage = _Stage.OPENING
     _reply: HotpinReply | None = None  # while REPLYING
     _newest_turn_id: int = 0  # of those that were told
+    # EOS that came, and whose answer was sent: what is told before that is of an older one.
+    _questions: int = 0
+    _questions_answered: int = 0
     _cut_at: float = NEVER
     _owed: list[events.Request] = attrs.field(factory=list)
 
@@ -121,6 +124,7 @@ class HotpinDialect:
         if self._stage is _Stage.IDLE:
             return (events.Answer((told.error(told.EMPTY_AUDIO),)),)
         self._stage, self._cut_at = _Stage.TRANSCRIBING, now + MAX_REPLY_SECONDS
+        self._questions += 1
         return events.Answer((told.TRANSCRIBING,)), events.SpeechFinished()
 
     def _reset(self) -> Sequence[events.Request]:
@@ -190,14 +194,22 @@ class HotpinDialect:
         if not event.is_final:
             return ()
         self._newest_turn_id = max(self._newest_turn_id, event.turn_id)
-        if self._stage not in _PROCESSING:  # of an utterance that was given up
-            self._owed.append(events.InterruptPressed())
-            return ()
+        if self._stage not in _PROCESSING or not self._asked_last():
+            return ()  # of an utterance that was given up, as its turn was
         self._stage, self._reply = _Stage.REPLYING, HotpinReply(event.turn_id, self.exact_wav)
         return (told.thinking(event.text),)
 
     def _nothing_understood(self, _event: events.Notice, _now: float) -> Sequence[Message]:
-        return self._fail(told.NOT_UNDERSTOOD) if self._stage is _Stage.TRANSCRIBING else ()
+        awaited = self._stage is _Stage.TRANSCRIBING and self._asked_last()
+        return self._fail(told.NOT_UNDERSTOOD) if awaited else ()
+
+    def _asked_last(self) -> bool:
+        """Whether what is told now of an utterance is of the one that the device waits for."""
+        return self._questions_answered == self._questions
+
+    def _answered(self, event: events.Answer, _now: float) -> Sequence[Message]:
+        self._questions_answered += event.messages == (told.TRANSCRIBING,)
+        return ()  # it is sent as it is
 
     def _reply_of(self, turn_id: int) -> HotpinReply | None:
         """The reply that a turn is; one that was not asked for is told to an idle device."""
@@ -292,7 +304,8 @@ class HotpinDialect:
             return ()  # what of it matters is known after EOS: words, or none
         if event.code is ErrorCode.SESSION_ERROR:
             self._owed.append(events.HangUp(1008, "no session"))
-        if event.code is ErrorCode.RATE_LIMITED and self._stage is _Stage.TRANSCRIBING:
+        awaited = self._stage is _Stage.TRANSCRIBING and self._asked_last()
+        if event.code is ErrorCode.RATE_LIMITED and awaited:
             return self._fail(text)  # nothing else will come of the utterance
         return (told.error(text),)
 
@@ -303,6 +316,7 @@ class HotpinDialect:
 
 
 _TELL: Final[Mapping[type, Callable[[HotpinDialect, Any, float], Sequence[Message]]]] = {
+    events.Answer: HotpinDialect._answered,
     events.StatusChanged: HotpinDialect._status,
     events.UserTranscript: HotpinDialect._transcript,
     events.NothingUnderstood: HotpinDialect._nothing_understood,

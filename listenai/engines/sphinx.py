@@ -71,10 +71,9 @@ class SphinxTranscriber:
 
     async def warm(self) -> None:
         """Returns once an instance is loaded, so that the first utterance need not wait for it."""
-        async with self._warming:  # whoever warms it meanwhile waits for the same instance
-            if self._closed or not self.loaded:
-                async with self._instance():
-                    pass
+        # Whoever warms it meanwhile waits for the same instance.
+        async with self._warming, self._instance():
+            pass
 
     @asynccontextmanager
     async def open_utterance(

@@ -11,14 +11,15 @@ import socket
 import statistics
 import threading
 import time
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from typing import Self
 
-import attrs
 import click
 import trio
+import trio.testing
 from load import BINARY, Run, masked_frame
 from process import Usage, started
 from report import Row, table, write_json
@@ -43,7 +44,6 @@ SPEECH_MS = 600
 CAP_SECONDS = 30.0
 MESSAGE_SECONDS = 0.001  # between two messages: the reader has gone to sleep before the next
 WARM_FRAMES = 63  # a second: what the served devices play before the measurement
-AUDIO_OWNER = ""
 HANDSHAKE = (
     b"GET / HTTP/1.1\r\nHost: bench\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
     b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
@@ -57,7 +57,18 @@ HEADINGS = {
     "waited": "waited",
 }
 
-Play = Callable[[Sequence[bytes]], Awaitable[None]]  # one round: a stage takes all the frames
+
+class Stopwatch:
+    """CPU time of this thread inside the `with`."""
+
+    nanoseconds = 0
+
+    def __enter__(self) -> Self:
+        self.nanoseconds = -time.thread_time_ns()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.nanoseconds += time.thread_time_ns()
 
 
 class Recorded:
@@ -73,61 +84,64 @@ class Recorded:
         return self._probabilities[(self._next - 1) % len(self._probabilities)]
 
 
-async def feed(frames: Sequence[bytes]) -> None:
+async def feed(frames: Sequence[bytes]) -> int:
     """Bytes to messages; a frame at a time, as a device in real time sends them."""
     core, head = Frames(), parse_head(HANDSHAKE)
     assert head
     core.shake_hands(head)
-    with _counting("frames.feed") as count:
-        for frame in _masked(frames):
+    messages = _masked(frames)
+    with Stopwatch() as watch:
+        for frame in messages:
             core.feed(frame)
             core.messages.popleft()
-    count(len(frames))
+    return watch.nanoseconds
 
 
-async def read(frames: Sequence[bytes]) -> None:
+async def read(frames: Sequence[bytes]) -> int:
     """A task that sleeps in `wire.receive`, woken by the socket; `frames.feed` is a part of it."""
     ours, theirs = socket.socketpair()
     stream = trio.SocketStream(trio.socket.from_stdlib_socket(_nonblocking(ours)))
     head = parse_head(HANDSHAKE)
     assert head
 
+    watch = Stopwatch()
+
     async def converse(wire: Wire) -> None:
         sender = threading.Thread(target=_send_paced, args=(theirs, _masked(frames)))
         sender.start()
-        with _counting("wire.receive, woken") as count:
+        with watch:
             for _ in frames:
                 await wire.receive()
-        count(len(frames))
         sender.join()
 
     with theirs:
         serve = partial(serve_websocket, handshake_deadline=trio.current_time() + 5)
         await serve(stream, head, converse, close_seconds=0.0)
+    return watch.nanoseconds
 
 
-async def translate(frames: Sequence[bytes]) -> None:
+async def translate(frames: Sequence[bytes]) -> int:
     """A message to a request."""
     dialect, now = ListenAIDialect(), trio.current_time()
-    with _counting("dialect.receive") as count:
+    with Stopwatch() as watch:
         for frame in frames:
             dialect.receive(frame, now)
-    count(len(frames))
+    return watch.nanoseconds
 
 
-async def limit(frames: Sequence[bytes]) -> None:
+async def limit(frames: Sequence[bytes]) -> int:
     """Whether the device sends too much."""
-    rate = RateLimits(60).open(AUDIO_OWNER)
+    rate = RateLimits(60).open("")
     requests = [AudioReceived(frame) for frame in frames]
     began = trio.current_time()
-    with _counting("limits") as count:
+    with Stopwatch() as watch:
         for number, request in enumerate(requests):
             kind, amount = measure(request)
             assert rate.take(kind, began + number * FRAME_SECONDS, amount) is None
-    count(len(frames))
+    return watch.nanoseconds
 
 
-async def wake(frames: Sequence[bytes]) -> None:
+async def wake(frames: Sequence[bytes]) -> int:
     """One task wakes another, by a channel without room; what each hop more would cost."""
     give, take = trio.open_memory_channel[bytes](0)
 
@@ -138,30 +152,30 @@ async def wake(frames: Sequence[bytes]) -> None:
     async with trio.open_nursery() as nursery, give:
         nursery.start_soon(receive)
         await trio.testing.wait_all_tasks_blocked()
-        with _counting("task wake-up") as count:
+        with Stopwatch() as watch:
             for frame in frames:
                 await give.send(frame)
-        count(len(frames))
+    return watch.nanoseconds
 
 
-async def detect(frames: Sequence[bytes]) -> None:
+async def detect(frames: Sequence[bytes]) -> int:
     """TEN VAD alone."""
-    with TenVadDetector() as detector, _counting("TEN VAD") as count:
+    with TenVadDetector() as detector, Stopwatch() as watch:
         for frame in frames:
             detector.process(frame)
-    count(len(frames))
+    return watch.nanoseconds
 
 
-async def segment(frames: Sequence[bytes]) -> None:
+async def segment(frames: Sequence[bytes]) -> int:
     """From probabilities to segments; a part of the recognizer."""
     segmenter, probabilities = Segmenter(suspicion=SUSPICION), _probabilities(frames)
-    with _counting("segmenter.push") as count:
+    with Stopwatch() as watch:
         for probability in probabilities:
             segmenter.push(probability)
-    count(len(frames))
+    return watch.nanoseconds
 
 
-async def recognize(frames: Sequence[bytes]) -> None:
+async def recognize(frames: Sequence[bytes]) -> int:
     """The ear without its detector: framing, segments, and the task that transcribes them."""
     detector = Recorded(_probabilities(frames))
 
@@ -174,48 +188,43 @@ async def recognize(frames: Sequence[bytes]) -> None:
         lambda _: None, suspicion=SUSPICION, cap_seconds=CAP_SECONDS, conditioning=UNCONDITIONED
     )
     async with opening as ear:
-        with _counting("recognizer, rest") as count:
+        with Stopwatch() as watch:
             for frame in frames:
                 ear.accept(frame)
                 await trio.lowlevel.checkpoint()  # its task follows behind
-        count(len(frames))
         ear.commit()
+    return watch.nanoseconds
 
 
-STAGES: Sequence[Play] = (read, feed, translate, limit, wake, detect, recognize, segment)
-_found: dict[str, list[float]] = {}  # stage -> microseconds a frame, one of each round
-
-
-@contextmanager
-def _counting(stage: str) -> Iterator[Callable[[int], None]]:
-    """Notes the CPU time that the block took, divided by what is given to the result."""
-    spent = 0
-
-    def count(frames: int) -> None:
-        _found.setdefault(stage, []).append(spent / frames / 1e3)
-
-    began = time.thread_time_ns()
-    yield count
-    spent = time.thread_time_ns() - began
+STAGES: Mapping[str, Callable[[Sequence[bytes]], Awaitable[int]]] = {
+    "wire.receive, woken": read,
+    "  of it frames.feed": feed,
+    "dialect.receive": translate,
+    "limits": limit,
+    "task wake-up": wake,
+    "TEN VAD": detect,
+    "recognizer, rest": recognize,
+    "  of it segmenter": segment,
+}
 
 
 def measure_stages(frames: Sequence[bytes], rounds: int) -> list[Row]:
     """A row for each stage, over so many rounds after one that does not count."""
-    _found.clear()
+    took: dict[str, list[float]] = {name: [] for name in STAGES}
     for number in range(rounds + 1):
-        for stage in STAGES:
-            trio.run(stage, frames)
-        if number == 0:
-            _found.clear()
+        for name, stage in STAGES.items():
+            nanoseconds = trio.run(stage, frames)
+            if number:
+                took[name].append(nanoseconds / len(frames) / 1e3)
     return [
         {
-            "stage": stage,
+            "stage": name,
             "frames": len(frames),
-            "us_p50": statistics.median(took),
-            "us_min": min(took),
-            "us_max": max(took),
+            "us_p50": statistics.median(each),
+            "us_min": min(each),
+            "us_max": max(each),
         }
-        for stage, took in _found.items()
+        for name, each in took.items()
     ]
 
 
@@ -223,7 +232,8 @@ def measure_served(devices: int, seconds: float, core: int | None) -> Row:
     """A whole server that listens to silence: its CPU, divided by the frames."""
     silence = [masked_frame(BINARY, bytes(FRAME_BYTES))] * WARM_FRAMES
     usages: list[Usage] = []
-    with started("listenai", speech_ms=SPEECH_MS, core=core) as server:
+    quiet = {"CLOUD_LOG_LEVEL": "WARNING"}
+    with started("listenai", speech_ms=SPEECH_MS, core=core, variables=quiet) as server:
         run = Run(server.port, silence, ())
         played = run.play(
             devices,
@@ -261,25 +271,6 @@ def _send_paced(theirs: socket.socket, messages: Sequence[bytes]) -> None:
         time.sleep(MESSAGE_SECONDS)
 
 
-@attrs.frozen
-class _Asked:
-    frames: int
-    rounds: int
-    devices: int
-    seconds: float
-    core: int | None
-
-
-def rows_of(asked: _Asked) -> list[Row]:
-    """All rows: of the stages, and of a server where there are devices."""
-    loop = make_loop(read_clip(FIXTURE)).messages
-    frames = (loop * (asked.frames // len(loop) + 1))[: asked.frames]
-    rows = measure_stages(frames, asked.rounds)
-    if asked.devices:
-        rows.append(measure_served(asked.devices, asked.seconds, asked.core))
-    return rows
-
-
 @click.command()
 @click.option("--frames", type=click.IntRange(1), default=1000, help="In a round.  [1000]")
 @click.option("--rounds", type=click.IntRange(1), default=7, help="[7]")
@@ -291,7 +282,10 @@ def main(
     *, frames: int, rounds: int, devices: int, seconds: float, core: int | None, json_path: Path
 ) -> None:
     """Microseconds of CPU for each 16 ms of a device's sound."""
-    rows = rows_of(_Asked(frames, rounds, devices, seconds, core))
+    loop = make_loop(read_clip(FIXTURE)).messages
+    rows = measure_stages((loop * (frames // len(loop) + 1))[:frames], rounds)
+    if devices:
+        rows.append(measure_served(devices, seconds, core))
     click.echo(table(rows, HEADINGS))
     if json_path:
         write_json(json_path, "frame path", rows)

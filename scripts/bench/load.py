@@ -54,6 +54,22 @@ class Diary:
     gone: bool = False  # the server ended the connection
 
 
+def connect(port: int) -> tuple[socket.socket, bytes]:
+    """A connection whose handshake was accepted, and what came after that; else ConnectionError."""
+    opened = socket.create_connection(("127.0.0.1", port), 10)
+    opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    opened.sendall(_HANDSHAKE.format(port=port).encode())
+    answer = b""
+    while b"\r\n\r\n" not in answer:
+        if not (data := opened.recv(4096)):
+            raise ConnectionError(f"no handshake, only {answer[:200]!r}")
+        answer += data
+    head, _, unread = answer.partition(b"\r\n\r\n")
+    if b" 101 " not in head.partition(b"\r\n")[0]:
+        raise ConnectionError(f"the server refused: {head[:200]!r}")
+    return opened, unread
+
+
 class Device:
     """One connection: handshake and hello when made, then frames out and a diary of frames in."""
 
@@ -62,17 +78,7 @@ class Device:
         self.diary = Diary()
         self.next_message = 0
         self.begins_at = 0.0
-        self.socket = socket.create_connection(("127.0.0.1", port), 10)
-        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self.socket.sendall(_HANDSHAKE.format(port=port).encode())
-        answer = b""
-        while b"\r\n\r\n" not in answer:
-            if not (data := self.socket.recv(4096)):
-                raise ConnectionError(f"no handshake, only {answer[:200]!r}")
-            answer += data
-        head, _, self._unread = answer.partition(b"\r\n\r\n")
-        if b" 101 " not in head.partition(b"\r\n")[0]:
-            raise ConnectionError(f"the server refused: {head[:200]!r}")
+        self.socket, self._unread = connect(port)
         for text in HELLO:
             self.socket.sendall(masked_frame(TEXT, text.encode()))
         self.socket.setblocking(False)

@@ -6,9 +6,12 @@ import json
 import os
 import platform
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+import click
 
 Row = dict[str, Any]
 
@@ -56,6 +59,24 @@ def table(rows: Sequence[Row], headings: Mapping[str, str] = _HEADINGS) -> str:
         "  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True))
         for line in cells
     )
+
+
+@contextmanager
+def failing_plainly() -> Iterator[None]:
+    """What a nursery made a group of comes out alone, so that click shows its message."""
+    try:
+        yield
+    except BaseExceptionGroup as group:
+        if isinstance(failure := first_of(group), click.ClickException):
+            raise failure from group
+        raise
+
+
+def first_of(error: BaseException) -> BaseException:
+    """The first exception of a group of groups."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
 
 
 def write_json(path: Path, bench: str, rows: Sequence[Row]) -> None:

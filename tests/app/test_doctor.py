@@ -482,6 +482,79 @@ def test_engines_that_are_elsewhere_are_not_looked_for_here(elsewhere: str) -> N
     assert "spoken loop" not in names(speech.checks(config))
 
 
+@pytest.mark.parametrize(
+    ("config", "missing"),
+    [
+        (Config(vosk_model_path="model"), {"PocketSphinx", "spoken loop"}),
+        (Config(whisper_model="small-int8"), {"PocketSphinx", "spoken loop"}),
+        (Config(asr_engine="sherpa"), {"PocketSphinx", "spoken loop"}),
+        (Config(tts_engine="pyttsx3"), {"espeak-ng", "spoken loop"}),
+        (Config(azure_speech_key="k"), {"PocketSphinx", "espeak-ng", "spoken loop"}),
+        (Config(groq_api_key="k"), {"embedded assistant"}),
+        (Config(azure_openai_key="k"), {"embedded assistant"}),
+        (Config(llm_base_url=("http://127.0.0.1:9/v1",)), {"embedded assistant"}),
+        (Config(groq_api_key="k", llm_engine="embedded"), set()),
+        (Config(azure_speech_key="k", asr_engine="embedded", tts_engine="embedded"), set()),
+    ],
+)
+def test_the_embedded_engines_are_looked_at_where_they_would_be_taken(
+    config: Config, missing: set[str]
+) -> None:
+    """A cloud, a library or a model of somebody's own takes their place."""
+    every = {"PocketSphinx", "espeak-ng", "spoken loop", "embedded assistant"}
+    told = names([*machine.configured_checks(config), *speech.checks(config)])
+    assert {name for name in every if name not in told} == missing
+
+
+@pytest.mark.parametrize(
+    ("config", "said"),
+    [
+        (Config(groq_api_key="k-hunter2"), "llama3-8b-8192 at Groq, api.groq.com (GROQ_API_KEY is"),
+        (
+            Config(groq_api_key="k-hunter2", llm_engine="groq", llm_base_url=("http://a/v1",)),
+            "llama3-8b-8192 at Groq, api.groq.com (LLM_ENGINE=groq)",
+        ),
+        (
+            Config(
+                azure_openai_key="k-hunter2",
+                azure_openai_endpoint="https://house.example",
+                llm_model="mini",
+            ),
+            "mini at Azure, house.example (AZURE_OPENAI_ENDPOINT is set)",
+        ),
+    ],
+)
+async def test_a_cloud_that_would_answer_is_named_and_not_asked(config: Config, said: str) -> None:
+    """Without its key; another URL is not asked in its place."""
+    found = await finding(config, having="language model")
+    assert found.mark is Mark.WELL
+    assert found.said.startswith(said)
+    assert "not here" in found.said
+    assert "hunter2" not in found.said
+
+
+async def test_a_cloud_without_its_key_is_broken() -> None:
+    """As `serve` would say it."""
+    groq = await finding(Config(llm_engine="groq"), having="language model")
+    assert groq.mark is Mark.BROKEN
+    assert "LLM_ENGINE=groq: GROQ_API_KEY has to be set" in groq.said
+    azure = await finding(Config(asr_engine="azure"), having="engines that were asked for")
+    assert azure.mark is Mark.BROKEN
+    assert "AZURE_SPEECH_KEY" in azure.said
+
+
+async def test_models_are_said_to_be_needless_only_where_they_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The embedded engines need none, and clouds are not embedded."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert "the embedded engines need none" in (await finding(Config(), having="models")).said
+    clouds = Config(azure_speech_key="k", azure_speech_region="eastus2")
+    assert (await finding(clouds, having="models")).said.endswith("none of them is asked for")
+    engines = await finding(clouds, having="engines that were asked for")
+    assert engines.said == "ASR_ENGINE=azure, TTS_ENGINE=azure"
+
+
 async def test_an_engine_that_is_asked_for_and_not_here_is_broken(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -76,6 +76,24 @@ def test_nothing_is_offered_where_the_engines_were_chosen(config: dict, places: 
     assert len(person.asked) == 1
 
 
+@pytest.mark.parametrize(
+    ("config", "offered"),
+    [
+        ({}, {"asr", "tts"}),
+        ({"vosk_model_path": "model"}, {"tts"}),
+        ({"whisper_model": "small-int8"}, {"tts"}),
+        ({"azure_speech_key": "k"}, set()),  # it hears and speaks
+        ({"azure_speech_key": "k", "tts_engine": "pyttsx3"}, set()),
+        ({"tts_engine": "pyttsx3"}, {"asr"}),
+        ({"groq_api_key": "k"}, {"asr", "tts"}),  # it answers, and does neither
+    ],
+)
+def test_a_cloud_or_a_model_by_its_path_is_a_choice(config: dict, offered: set, places: Places):
+    """For the stage that it serves; the other one is offered what is better."""
+    settings = Config(**config)
+    assert {model.does for model in wanted_models(settings, places)} == offered
+
+
 def test_it_does_not_ask_where_it_cannot_remember(tmp_path: Path):
     """Or it would ask at every start."""
     (tmp_path / "cache").write_text("a file, and no folder")

@@ -8,7 +8,7 @@ from typing import Any
 
 import attrs
 import trio
-from fakes import Envelope, EventDialect, FakeDevice, Talking, speech
+from fakes import FULL, Envelope, EventDialect, FakeDevice, Talking, speech
 
 from listenai.audio import Encoding
 from listenai.device import DeviceProfile
@@ -24,6 +24,7 @@ from listenai.events import (
     PongSent,
     State,
     StatusChanged,
+    TextDone,
     TextTyped,
     TurnInterrupted,
     TurnMetrics,
@@ -207,3 +208,16 @@ async def test_what_cannot_be_sent_is_handed_back(autojump_clock):
     talk.device.say(PingReceived(1), PingReceived(2))
     await talk.run()
     assert [event.id for event in dialect.kept if isinstance(event, PongSent)] == [1, 2]
+
+
+async def test_a_reply_may_be_text_alone(autojump_clock):
+    """It is over with its last word, and what was shown is in the history."""
+    shows = attrs.evolve(FULL, display_text=True)
+    dialect = EventDialect(DeviceProfile(speaks=False))
+    talk = Talking(device=FakeDevice(shows), dialect=dialect)
+    talk.device.say(TextTyped("tell me a story"))
+    await run_briefly(talk)
+    assert not talk.device.events(AudioChunk)
+    [ended] = talk.device.times(TurnMetrics)
+    assert ended < 1
+    assert talk.history[-1] == ("assistant", talk.device.events(TextDone)[0].text.strip())

@@ -444,6 +444,15 @@ def test_what_a_connection_saw_is_counted() -> None:
         }
 
 
+def test_a_chat_that_goes_on_interrupts_nothing() -> None:
+    """Its answer was told as a whole; at the other place it was still being heard."""
+    for channel, interruptions in ((Channel.VOICE, 1), (Channel.CHAT, 0)):
+        device = dialect(channel)
+        must_tell(device, [*DONE, (STOPPED, [])])
+        [told] = device.send(events.StatisticsSent("s1", STATISTICS), 0.0)
+        assert json.loads(told)["connection"]["interruptions"] == interruptions
+
+
 def test_a_session_that_cannot_be_had_is_followed_by_another() -> None:
     """The error is told; what comes next begins a new one.  Later ones change nothing."""
     device = dialect()
@@ -469,7 +478,7 @@ def test_the_profile_is_the_protocols_and_there_are_no_deadlines() -> None:
         conditioning=Conditioning(adaptive_threshold=True),
     )
     assert PROFILES[Channel.VOICE].lead(HEARING) == 0.16
-    assert PROFILES[Channel.CHAT] == DeviceProfile(paced=False)
+    assert PROFILES[Channel.CHAT] == DeviceProfile(paced=False, speaks=False)
     device = dialect()
     assert device.next_deadline() == NEVER
     assert device.expire(1e9) == ()

@@ -74,6 +74,7 @@ def test_a_device_is_told_what_it_expects() -> None:
     [answer, _] = dialect.receive('{"signal":"EOS"}', 0.0)
     assert isinstance(answer, events.Answer)
     messages += answer.messages
+    dialect.send(answer, 0.0)
     response = expected[3]["response"]
     for notice in (
         events.UserTranscript(expected[2]["transcript"], True, False, 1, 1),

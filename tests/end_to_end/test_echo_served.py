@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from functools import partial
 from typing import Any
 
 import attrs
@@ -22,7 +21,6 @@ from listenai.client.device import CAPABILITIES, Device
 from listenai.client.microphone import SilentRoom
 from listenai.client.speaker import loudness
 from listenai.conversation.dialogue import Engines
-from listenai.engines.echo_canceller import WebrtcEchoCanceller
 
 pytestmark = [pytest.mark.engines, pytest.mark.slow]
 
@@ -100,6 +98,12 @@ class Place:
         return [(e.type, e.at) for e in events if e.type in kinds and e.at >= after]
 
     @property
+    def understood(self) -> list[str]:
+        """What the user said."""
+        results = (e.message for e in self.device.log.events if e.type == "asr_result")
+        return [message["text"] for message in results if message["is_final"]]
+
+    @property
     def duplex(self) -> list[str]:
         """What was said of it, in order."""
         statuses = (e.message for e in self.device.log.events if e.type == "status")
@@ -125,17 +129,11 @@ async def placed(
 
 async def test_no_echo_interrupts_and_the_button_always_does():
     """Three voices at -6, -20 and -40 dB, 60 s each: nothing is held, nothing understood; the
-    device is told why; the button stops it at once, and then the user is understood.
-
-    Beside them devices whose echo is cancelled here: they are not interrupted either, one at
-    least gets full duplex, and where that is claimed, the user's words interrupt.
-    """
+    device is told why; the button stops it at once."""
     results: list[str] = []
-    delays: list[float] = []
-    one_at_a_time = trio.CapacityLimiter(1)  # there are as many transcribers as cores
 
     async def listen(url: str, voice: str, gain_db: float) -> None:
-        async with placed(url, gain_db, voice=voice, playback_reports=False) as place:
+        async with placed(url, gain_db, voice=voice) as place:
             began_at = trio.current_time()
             await trio.sleep(REPLY_SECONDS)
             assert place.told("pause", "flush", "interrupted", "asr_result") == []
@@ -146,43 +144,25 @@ async def test_no_echo_interrupts_and_the_button_always_does():
             await place.device.wait_event("interrupted")
             [(_, flushed_at)] = place.told("flush")
             assert flushed_at - pressed_at < 0.25
-
-            await trio.sleep(0.7)  # who has pressed a button takes a breath
-            place.room.say(recording(QUESTION))
-            final = await place.device.wait_event("asr_result", after=pressed_at)
-            while not final.message["is_final"]:
-                final = await place.device.wait_event("asr_result", after=final.at + 1e-6)
-            assert final.message["text"] == TEXTS[QUESTION]
             results.append(f"{voice} {gain_db:g} dB: {flushed_at - pressed_at:.3f} s to flush")
             assert flushed_at - began_at > REPLY_SECONDS
 
-    async def interrupt(url: str, voice: str, gain_db: float) -> None:
-        async with placed(url, gain_db, voice=voice) as place:
-            await trio.sleep(REPLY_SECONDS - 15)
-            async with one_at_a_time:
-                assert place.told("flush", "interrupted") == []
-                line = f"{voice} {gain_db:g} dB, cancelled: {len(place.told('pause'))} false alarms"
-                if place.duplex[-1] == "full":
-                    delays.append(await interruption(place, QUESTION))
-                    line += f", {delays[-1]:.3f} s to confirm"
-            results.append(line)
-
-    change = partial(_tell_stories, make_echo_canceller=WebrtcEchoCanceller)
-    async with open_assistant(change) as server, trio.open_nursery() as nursery:
+    async with open_assistant(_tell_stories) as server, trio.open_nursery() as nursery:
         for voice, gain_db in itertools.product(VOICES, ECHOES_DB):
             nursery.start_soon(listen, server.ws, voice, gain_db)
-        for voice, gain_db in zip(VOICES, ECHOES_DB, strict=True):
-            nursery.start_soon(interrupt, server.ws, voice, gain_db)
     print("\n".join(sorted(results)))
-    assert len(results) == 12
-    assert 0 < max(delays) <= CONFIRMED_SECONDS
+    assert len(results) == 9
 
 
 async def test_where_nothing_comes_back_a_word_interrupts():
     """Found in the first seconds, and told; from then on 600 ms from the first audible sample to
-    the flush.  Beside them a device that only *says* that it cancels its echo: it is held."""
+    the flush.
+
+    Beside them a device with an echo, whose user presses the button and is understood then, and
+    one that only *says* that it cancels its echo: it is held.
+    """
     delays: dict[str, float] = {}
-    one_at_a_time = trio.CapacityLimiter(1)
+    one_at_a_time = trio.CapacityLimiter(1)  # there are as many transcribers as cores
 
     async def interrupt(url: str, voice: str, name: str) -> None:
         async with placed(url, None, voice=voice) as place:
@@ -190,6 +170,16 @@ async def test_where_nothing_comes_back_a_word_interrupts():
                 await place.device.wait_until(lambda: place.duplex[-1:] == ["full"])
             async with one_at_a_time:
                 delays[f"{voice} {name}"] = await interruption(place, name)
+
+    async def ask_after_the_button(url: str) -> None:
+        async with placed(url, -20.0) as place:
+            await trio.sleep(1)
+            await place.device.interrupt()
+            await place.device.wait_event("interrupted")
+            await trio.sleep(0.7)  # who has pressed a button takes a breath
+            async with one_at_a_time:
+                place.room.say(recording(QUESTION))
+                await place.device.wait_until(lambda: TEXTS[QUESTION] in place.understood)
 
     async def lie(url: str) -> None:
         async with placed(url, -20.0, echo="cancelled") as place:
@@ -199,6 +189,7 @@ async def test_where_nothing_comes_back_a_word_interrupts():
 
     async with open_assistant(_tell_stories) as server, trio.open_nursery() as nursery:
         nursery.start_soon(lie, server.ws)
+        nursery.start_soon(ask_after_the_button, server.ws)
         for voice, name in zip(VOICES, INTERRUPTIONS, strict=True):
             nursery.start_soon(interrupt, server.ws, voice, name)
     print("\n".join(f"{what}: {delay * 1000:.0f} ms" for what, delay in delays.items()))
@@ -215,6 +206,7 @@ async def interruption(place: Place, name: str) -> float:
     return flushed_at - audible_at
 
 
-def _tell_stories(engines: Engines, **others: Any) -> Engines:
-    chat_model = FakeChatModel(STORY, delay=0.0)
-    return attrs.evolve(engines, **{"chat_model": chat_model, "make_echo_canceller": None} | others)
+def _tell_stories(engines: Engines) -> Engines:
+    return attrs.evolve(
+        engines, chat_model=FakeChatModel(STORY, delay=0.0), make_echo_canceller=None
+    )

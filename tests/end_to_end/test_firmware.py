@@ -287,6 +287,43 @@ async def test_a_network_that_stalls_is_not_heard(server, programs, tmp_path):
     assert np.count_nonzero(np.abs(run.played.astype(np.int32)) > AUDIBLE) > 4 * SAMPLE_RATE
 
 
+async def test_the_server_runs_a_tool_on_the_device(server, programs, tmp_path):
+    """Asked for half the volume, the device is 12 dB quieter from then on (80 to 50 %)."""
+    async with tapped(server) as (url, tap):
+        run = await run_device(
+            programs / "la_device_asan",
+            url,
+            tmp_path / "device",
+            "--echo=cancelled",
+            "--end=r1+2500",
+            says=["volume_fifty.wav@300"],
+        )
+    assert run.is_whole
+    assert run.report["tool_calls"] == 1
+    [result] = tap.all("tool_result")
+    assert (result["ok"], result["result"]) == (True, {"level": 50, "previous": 80})
+    loudest = np.abs(run.played.astype(np.int32)).max() / np.abs(tap.sound.astype(np.int32)).max()
+    assert 20 * np.log10(loudest) == pytest.approx(-20, abs=0.5)  # 0.4 dB a step, from 100 %
+
+
+async def test_hotpin_is_spoken_to_by_the_button(server, programs, tmp_path):
+    """The WAV that answers is longer than the device's queue, and played without a gap."""
+    run = await run_device(
+        programs / "la_device_asan",
+        f"{server.url.rstrip('/')}/hotpin",
+        tmp_path / "device",
+        "--dialect=hotpin",
+        "--press=2000@200",
+        "--end=r1+3500",
+        says=[f"{QUESTION}@300"],
+    )
+    assert run.is_whole
+    assert run.report["replies"] == 1
+    assert 100 < run.report["mic_frames"] < 150  # only what was said while the button was down
+    assert run.report["samples_played"] > run.report["queue_high_water_samples"] > SAMPLE_RATE
+    assert run.report["state"] == "idle"
+
+
 async def test_own_echo_does_not_make_the_device_pause(server, programs, tmp_path):
     """At -20 dB through a room of three taps, over 6 s of story: no suspicion of its own."""
     run = await run_device(

@@ -12,7 +12,7 @@ import pytest
 import trio
 import trio.testing
 
-from listenai.engines.base import SpeakerMemory
+from listenai.engines.base import HOTWORDS, SpeakerMemory
 from listenai.engines.funasr import MIN_SAMPLES, FunasrTranscriber
 from listenai.engines.funasr_model import FAMILIES
 from listenai.engines.whole_utterance import WholeUtterance
@@ -47,23 +47,39 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @asynccontextmanager
 async def opened(
-    transcriber: FunasrTranscriber, pcm: bytes = b"", language: str = "en"
+    transcriber: FunasrTranscriber,
+    pcm: bytes = b"",
+    language: str = "en",
+    hotwords: tuple[str, ...] = (),
 ) -> AsyncIterator[WholeUtterance]:
-    async with transcriber.open_utterance(language=language, speaker=SpeakerMemory()) as utterance:
+    speaker = SpeakerMemory({HOTWORDS: hotwords} if hotwords else {})
+    async with transcriber.open_utterance(language=language, speaker=speaker) as utterance:
         await utterance.accept(pcm)
         yield utterance
 
 
 async def transcribe(
-    transcriber: FunasrTranscriber, pcm: bytes = SECOND, language: str = "en"
+    transcriber: FunasrTranscriber,
+    pcm: bytes = SECOND,
+    language: str = "en",
+    hotwords: tuple[str, ...] = (),
 ) -> str:
-    async with opened(transcriber, pcm, language) as utterance:
+    async with opened(transcriber, pcm, language, hotwords) as utterance:
         return (await utterance.finish()).text
 
 
 def library_model(transcriber: FunasrTranscriber) -> Any:
     """FunASR's own object, to listen in on."""
     return transcriber._model._model.model
+
+
+def heard_prompts(transcriber: FunasrTranscriber) -> list[str]:
+    """What the library tells its language model from now on, a batch each."""
+    library = library_model(transcriber)
+    prompts: list[str] = []
+    ask = library.get_prompt
+    library.get_prompt = lambda *args: prompts.append(ask(*args)) or prompts[-1]
+    return prompts
 
 
 @contextmanager
@@ -118,10 +134,7 @@ async def test_language_hotwords_and_numbers_reach_the_prompt(
     async with FunasrTranscriber.open(
         models / "nano", hotwords=["Listenai", "小艾"], itn=False
     ) as transcriber:
-        library = library_model(transcriber)
-        prompts = []
-        ask = library.get_prompt
-        library.get_prompt = lambda *args: prompts.append(ask(*args)) or prompts[-1]
+        prompts = heard_prompts(transcriber)
         await transcribe(transcriber, SECOND, language)
     assert f"语音转写成{prompt}" in prompts[0]
     assert "Listenai, 小艾" in prompts[0]
@@ -169,6 +182,22 @@ async def test_utterances_that_end_together_are_decoded_together(models: Path) -
                 nursery.start_soon(listen, language, 3 * number)
         assert transcriber.decodings == 2
     assert texts == [TEXT] * 5
+
+
+@real
+async def test_speakers_with_other_hotwords_are_another_batch(models: Path) -> None:
+    """A batch has one prompt: each is heard with its own words and ours, and no others."""
+    async with FunasrTranscriber.open(models / "nano", hotwords=["Listenai"]) as transcriber:
+        prompts = heard_prompts(transcriber)
+        async with trio.open_nursery() as nursery:
+            for hotwords in (("Li Wei",), ("Li Wei",), ("Beijing", "Listenai"), ()):
+                nursery.start_soon(transcribe, transcriber, SECOND, "en", hotwords)
+        assert transcriber.decodings == 3
+    told = [{word for word in ("Listenai", "Li Wei", "Beijing") if word in p} for p in prompts]
+    own = [words - {"Listenai"} for words in told]
+    assert all("Listenai" in words for words in told)
+    assert sorted(map(sorted, own)) == [[], ["Beijing"], ["Li Wei"]]  # two of four share one
+    assert all(prompt.count("Listenai") == 1 for prompt in prompts)
 
 
 @real

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -387,3 +388,18 @@ async def test_without_the_packages_it_says_what_to_install(
     with pytest.raises(SynthesizerError, match=r"pip install 'listenai\[voxcpm\]'"):
         async with VoxcpmSynthesizer.open(tmp_path):
             pytest.fail("there is no package")
+
+
+@real
+def test_on_the_cpu_a_core_is_left_to_the_server(models: Path) -> None:
+    """Of all threads that PyTorch would take; fewer, where fewer are allowed, stay as they are."""
+    import torch
+
+    cores, before = os.cpu_count() or 1, torch.get_num_threads()
+    try:
+        for allowed, used in ((cores, max(1, cores - 1)), (cores + 3, max(1, cores - 1)), (1, 1)):
+            torch.set_num_threads(allowed)
+            VoxcpmModel.load(models / "small", "cpu")
+            assert torch.get_num_threads() == used
+    finally:
+        torch.set_num_threads(before)

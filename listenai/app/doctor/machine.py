@@ -14,8 +14,9 @@ import soundfile
 import trio
 
 from listenai.app import ears, voices
-from listenai.app.choices import need_model
+from listenai.app.choices import azure_resource, need_extra, need_model
 from listenai.app.doctor.report import Check, Finding, broken, look, well
+from listenai.app.doctor.taken import EMBEDDED, own_engines
 from listenai.app.guards import make_admission
 from listenai.app.models import places_of, survey
 from listenai.app.tools import OUR_OWN
@@ -37,6 +38,9 @@ from listenai.tools.entry_points import load_custom_tools
 OLDEST_PYTHON = (3, 11)
 FILE_SECONDS = 5.0  # for what is read from a disk
 LOAD_SECONDS = 30.0  # for the models of PocketSphinx, from a slow one
+_MODELS_OF = {"ASR_ENGINE": ears.MODELS, "TTS_ENGINE": voices.MODELS}
+# engine, which is also its extra -> the package that it needs
+_PACKAGES_OF = {"vosk": "vosk", "faster-whisper": "faster_whisper", "pyttsx3": "pyttsx3"}
 
 
 def checks() -> list[Check]:
@@ -50,11 +54,16 @@ def checks() -> list[Check]:
 
 def configured_checks(config: Config) -> list[Check]:
     """Those that the configuration asks for."""
+    taken = own_engines(config)
     rows = [
-        *([] if config.tts_service_url else [("the voice, espeak-ng", "espeak", _espeak)]),
-        *([] if config.asr_service_url else [("hearing, PocketSphinx", "sphinx", _sphinx)]),
+        ("TTS_ENGINE", "the voice, espeak-ng", "espeak", _espeak),
+        ("ASR_ENGINE", "hearing, PocketSphinx", "sphinx", _sphinx),
     ]
-    engines = [Check(name, trouble, LOAD_SECONDS, run) for name, trouble, run in rows]
+    engines = [
+        Check(name, trouble, LOAD_SECONDS, run)
+        for variable, name, trouble, run in rows
+        if taken.get(variable) == EMBEDDED
+    ]
     files: list[tuple[str, str, Callable[[Config], Finding]]] = [
         ("API keys", "keys", _keys),
         ("TLS", "tls", _tls),
@@ -175,25 +184,25 @@ def _models(config: Config) -> Finding:
         return look(names, "models")
     found = [each.model.name for each in surveyed if each.folder]
     if not found:
-        return well(f"none of {len(MODELS)} here; the embedded engines need none")
+        needless = EMBEDDED in own_engines(config).values()
+        why = "the embedded engines need none" if needless else "none of them is asked for"
+        return well(f"none of {len(MODELS)} here; {why}")
     return well(", ".join(found))
 
 
 def _engines(config: Config) -> Finding:
-    """Raises ConfigurationError for one whose model or library is not here."""
+    """Raises ConfigurationError for one whose model, library or key is not here."""
     places = places_of(config, os.environ)
-    stages = [
-        ("ASR_ENGINE", config.asr_service_url, ears.choose_engine, ears.MODELS),
-        ("TTS_ENGINE", config.tts_service_url, voices.choose_engine, voices.MODELS),
-    ]
-    taken = []
-    for variable, service, choose, models in stages:
-        if not service:
-            engine, _ = choose(config, places)
-            if engine in models:
-                need_model(models[engine], places, f"{variable}={engine}")
-            taken.append(f"{variable}={engine}")
-    return well(", ".join(taken) or "none: there are services")
+    taken = own_engines(config)
+    for variable, engine in taken.items():
+        if models := _MODELS_OF[variable].get(engine):
+            need_model(models, places, f"{variable}={engine}")
+        elif engine in _PACKAGES_OF:
+            need_extra(engine, _PACKAGES_OF[engine], f"{variable}={engine}")
+        elif engine == "azure":
+            azure_resource(config)
+    named = [f"{variable}={engine}" for variable, engine in taken.items()]
+    return well(", ".join(named) or "none: there are services")
 
 
 def _several(count: int, noun: str) -> str:

@@ -12,7 +12,8 @@ import attrs
 import httpx
 import trio
 
-from listenai.app.chat_models import choose_cloud
+from listenai.app.chat_models import choose_cloud, open_chat_model
+from listenai.app.choices import Choice
 from listenai.app.doctor.listeners import who_listens
 from listenai.app.doctor.report import Check, Finding, broken, look, well
 from listenai.config import DEFAULT_LLM_MODEL, Config
@@ -206,7 +207,8 @@ def _greeted(first: str, greeting: _Greeting) -> str | Finding | None:
 
 
 def _llm_checks(config: Config) -> list[Check]:
-    if config.llm_engine == "embedded" or not config.llm_base_url:
+    cloud, _ = choose_cloud(config)
+    if cloud in {"azure", "groq", "embedded"} or not config.llm_base_url:
         return [Check("language model", "llm", CONNECT_SECONDS, partial(_chosen_llm, config))]
     upstreams = [Upstream(url) for url in config.llm_base_url]
     return [
@@ -242,10 +244,14 @@ async def _llm(config: Config, upstream: Upstream) -> Finding:
 
 
 async def _chosen_llm(config: Config) -> Finding:
-    """What `serve` would take without a URL."""
-    cloud, reason = choose_cloud(config)
+    """What `serve` would take without a URL; raises ConfigurationError where it would not start."""
+    cloud, _ = choose_cloud(config)
     if cloud in {"azure", "groq"}:
-        return well(f"{cloud} ({reason}); it is asked when somebody speaks, and not here")
+        chosen: list[Choice] = []
+        async with httpx.AsyncClient() as client, open_chat_model(config, client, chosen.append):
+            [taken] = chosen
+        said = f"{taken.engine} ({taken.reason})"
+        return well(f"{said}; it is asked when somebody speaks, and not here")
     if config.llm_engine == "embedded":
         return well("the embedded assistant (LLM_ENGINE=embedded)")
     if config.llm_engine == "openai":

@@ -7,6 +7,7 @@ from functools import partial
 import trio
 
 from listenai.app.doctor.report import Check, Finding, broken, well
+from listenai.app.doctor.taken import EMBEDDED, has_language_model, own_engines
 from listenai.audio import FRAME_BYTES, SAMPLE_RATE
 from listenai.codecs.resampling import StreamResampler
 from listenai.commands import spoken_words
@@ -35,12 +36,13 @@ FRAMES_OF_SPEECH = 20  # a third of a second: the sentence takes more than one
 
 
 def checks(config: Config | None = None) -> list[Check]:
-    """The loop where both its engines are in use, and the assistant."""
+    """The loop where both its engines would be taken, and the assistant where it may be."""
+    config = config or Config()
     loop = Check("spoken loop", "spoken-loop", LOOP_SECONDS, _embedded_loop)
     assistant = partial(answering, EmbeddedChatModel())
     answer = Check("the embedded assistant", "spoken-loop", ANSWER_SECONDS, assistant)
-    elsewhere = config and (config.asr_service_url or config.tts_service_url)
-    return [answer] if elsewhere else [loop, answer]
+    ours = list(own_engines(config).values()) == [EMBEDDED, EMBEDDED]
+    return [*([loop] if ours else []), *([] if has_language_model(config) else [answer])]
 
 
 async def _embedded_loop() -> Finding:

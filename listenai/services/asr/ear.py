@@ -17,6 +17,7 @@ import trio
 
 from listenai.audio import FRAME_BYTES, FRAME_SECONDS, Framer
 from listenai.engines.base import (
+    HOTWORDS,
     Detector,
     Recognizer,
     RecognizerFactory,
@@ -47,9 +48,8 @@ from listenai.speech import (
 
 _log = logging.getLogger(__name__)
 
-HOTWORDS = "hotwords"  # in SpeakerMemory.values: words that a transcriber should expect, a tuple
 SUSPICION = (3, 4)  # frames of speech after which a segment begins to be transcribed
-CAP_SECONDS = 30.0  # of a segment; a longer one is cut
+MAX_UTTERANCE_SECONDS = 30.0  # a longer one is cut
 PIECE_BYTES = 16 * FRAME_BYTES  # a millisecond of work between two checkpoints
 COMMAND_BYTES = 512  # what a waiting command counts: memory is bounded for those too
 
@@ -65,6 +65,7 @@ class Hearing:
     open_detector: OpenDetector
     make_recognizers: MakeRecognizers  # like SegmentingRecognizerFactory
     partials: bool = True  # whether the transcriber tells words before the end
+    max_utterance_seconds: float = MAX_UTTERANCE_SECONDS
 
 
 @attrs.define(eq=False)
@@ -153,7 +154,9 @@ class Ear:
             _WithHotwords(self.hearing.transcriber, lambda: self.settings.hotwords),
         )
         async with recognizers.open(
-            self._hear, suspicion=SUSPICION, cap_seconds=CAP_SECONDS
+            self._hear,
+            suspicion=SUSPICION,
+            cap_seconds=self.hearing.max_utterance_seconds,
         ) as recognizer:
             self._recognizer = recognizer
             self._apply(recognizer)
@@ -270,8 +273,6 @@ class Ear:
 
     def _note_probability(self, probability: float) -> None:
         self._probability = probability
-        if _log.isEnabledFor(logging.DEBUG):
-            _log.debug("frame number=%d p=%.3f", self.frames, probability)
 
 
 @attrs.frozen

@@ -46,7 +46,7 @@ async def say(url: str, name: str) -> None:
     ],
 )
 async def test_it_logs_what_its_level_asks_for(tmp_path: Path, level: str, logged: set[str]):
-    """Each frame, each segment, or only what is wrong; with time and level, and never a word."""
+    """Each frame, each segment, or only what is wrong; with time and component, never a word."""
     log = tmp_path / "log"
     async with open_processes() as processes:
         service = await start(processes, COMMAND, r"listening: \S+\n", log, CLOUD_LOG_LEVEL=level)
@@ -59,5 +59,5 @@ async def test_it_logs_what_its_level_asks_for(tmp_path: Path, level: str, logge
     events = [line["event"] for line in lines]
     found = {start for start in (FRAME, SPEECH, LOADED) if any(e.startswith(start) for e in events)}
     assert found == logged
-    assert all({"timestamp", "level"} <= line.keys() for line in lines)
+    assert all({"time", "level", "logger"} <= line.keys() for line in lines)
     assert not any("music" in event for event in events)

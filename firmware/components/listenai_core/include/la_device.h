@@ -26,8 +26,8 @@
 
 enum {
     LA_TICK_MS = 10,             /* how often la_device_tick wants to be called; at most 20 */
-    LA_PLAYBACK_SAMPLES_MIN = 20480, /* 1.28 s at 16 kHz: the server's lead of 0.5 s, a local
-                                      * pause of 0.6 s, and what may be played again */
+    LA_PLAYBACK_SAMPLES_MIN = 22528, /* 1.4 s at 16 kHz: the server's lead of 0.5 s, a message,
+                                      * a local pause of 0.6 s, and what may be played again */
     LA_TOOLS_MAX = 8             /* so many fit into the message that announces them */
 };
 

@@ -9,7 +9,7 @@
 #include "la_types.h"
 
 enum {
-    LA_JITTER_MIN_MS = 40,   /* two messages of the server are 120 ms: a burst starts at once */
+    LA_JITTER_MIN_MS = 40,   /* as much as the hardware holds */
     LA_JITTER_START_MS = 60, /* one message */
     LA_JITTER_MAX_MS = 240,  /* a person takes a longer wait for a fault */
     LA_JITTER_CALM_MS = 10000

@@ -5,7 +5,8 @@ enum {
     DEBOUNCE_MS = 30,
     PING_AFTER_MS = 20000, /* of hearing nothing; the server is silent in a silent room */
     PONG_WITHIN_MS = 10000,
-    SUSPICION_ROOM_MS = 640, /* what the server goes on to send until it pauses, or we resume */
+    SUSPICION_ROOM_MS = 740, /* what the server goes on to send until it pauses, or we resume: the
+                              * limit of LA_STATE_SUSPECTED, a message, and LA_HARDWARE_MS */
     MIC_FRAMES_PER_TICK = 4  /* more have piled up: the rest is for the next ticks */
 };
 

@@ -78,28 +78,49 @@ static int kept_volume(const struct la_device *device) {
 
 /* --- the built-in tool -------------------------------------------------------------------- */
 
+/* The level that the arguments ask for: `level`, or `change` added to the present one. */
+static int wanted_volume(const struct la_device *device, const char *arguments, int32_t *volume) {
+    int level = la_tools_integer(arguments, "level", 0, 100, volume);
+    int32_t change = 0;
+    int changed = la_tools_integer(arguments, "change", -100, 100, &change);
+    if (level == LA_OK && changed == LA_ERR_NOT_FOUND) {
+        return LA_OK;
+    }
+    if (changed != LA_OK || level != LA_ERR_NOT_FOUND) {
+        return LA_ERR_ARGUMENT;
+    }
+    int32_t sum = device->volume + change;
+    *volume = sum < 0 ? 0 : sum > 100 ? 100 : sum;
+    return LA_OK;
+}
+
 static int run_set_volume(void *context, const char *arguments, char *answer, size_t size) {
     struct la_device *device = context;
+    int previous = device->volume;
     int32_t volume = 0;
-    int problem = la_tools_integer(arguments, "percent", 0, 100, &volume);
+    int problem = wanted_volume(device, arguments, &volume);
     if (problem != LA_OK) {
-        strncpy(answer, "percent must be a whole number from 0 to 100", size - 1);
+        strncpy(answer, "set_volume needs either level (0 to 100) or change (-100 to 100)",
+                size - 1);
         return problem;
     }
     (void)la_device_set_volume(device, volume);
     struct la_json_writer writer;
     la_json_open(&writer, answer, size);
     la_json_object(&writer, NULL);
-    la_json_uint(&writer, "percent", (uint64_t)volume);
+    la_json_uint(&writer, "level", (uint64_t)volume);
+    la_json_uint(&writer, "previous", (uint64_t)previous);
     la_json_object_end(&writer);
     return la_json_close(&writer);
 }
 
+/* As the server's own tool of this name, which it stands in for. */
 static const struct la_tool SET_VOLUME = {
     .name = "set_volume",
-    .description = "Set how loud the assistant's voice is.",
-    .parameters = "{\"type\":\"object\",\"properties\":{\"percent\":{\"type\":\"integer\","
-                  "\"minimum\":0,\"maximum\":100}},\"required\":[\"percent\"]}",
+    .description = "Set the volume of the device: to a level, or louder or quieter by a change.",
+    .parameters = "{\"type\":\"object\",\"properties\":{\"level\":{\"type\":\"integer\","
+                  "\"minimum\":0,\"maximum\":100},\"change\":{\"type\":\"integer\","
+                  "\"minimum\":-100,\"maximum\":100}}}",
     .run = run_set_volume,
 };
 
