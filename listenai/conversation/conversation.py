@@ -127,7 +127,7 @@ class Conversation:
         failure: BaseExceptionGroup[Exception] | None = None
         try:
             async with trio.open_nursery() as self._outer:
-                self._outer.start_soon(self._writer.run)
+                self._outer.start_soon(self._writer.write)
                 try:
                     async with self._keeping_session(), trio.open_nursery() as self._inner:
                         self._inner.start_soon(self._ping)

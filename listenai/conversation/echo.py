@@ -57,8 +57,8 @@ TAIL_SECONDS = 0.5
 # When a reply begins, so may anything else: that both were silent before proves nothing.
 BEGINNING_SECONDS = 0.5
 # Audio that comes later than the microphone heard it: a bad Wi-Fi, a busy machine.  It comes in
-# a burst.  What stays late for LATE_SECONDS, or is later, comes from a microphone that was off.
-LONGEST_STALL_SECONDS = 1.5
+# a burst.  What stays late comes from a microphone that was off, soon known where it is very late.
+LONGEST_STALL_SECONDS, BURST_SECONDS = 1.5, 0.15
 LATE_SECONDS = 2.0
 GAP_SECONDS = 0.3  # nothing came: lateness is looked at anew
 
@@ -95,15 +95,16 @@ class _MicrophoneClock:
         """When this audio, which came now, began to be heard."""
         seconds = len(pcm) / SAMPLE_BYTES / SAMPLE_RATE
         late = now - self._heard_until - seconds
-        self.gap = late > LONGEST_STALL_SECONDS
+        self.gap = late == float("inf")
         if self.gap or late < 0:
-            self._heard_until = now - seconds
-            late = 0.0
+            self._heard_until, late = now - seconds, 0.0
         if now > self._came_at + GAP_SECONDS:
             self._least_late, self._looked_at = float("inf"), now
         self._came_at = now
         self._least_late = min(self._least_late, late)
-        if now > self._looked_at + LATE_SECONDS:
+        off = self._least_late > LONGEST_STALL_SECONDS
+        if now > self._looked_at + (BURST_SECONDS if off else LATE_SECONDS):
+            self.gap = off
             self._heard_until += self._least_late
             self._least_late, self._looked_at = float("inf"), now
         self._heard_until += seconds
@@ -131,7 +132,8 @@ class EchoPolicy:
     _sent: int = 0  # samples of it
     _false_alarms: int = 0  # since it began
     _sounding_since: float = float("-inf")
-    _sounds_until: float = float("-inf")
+    _sounds_until: float = float("-inf")  # by our clock
+    _plays_until: float = float("-inf")  # as the device says
     _paused_at: float | None = None
     _half_sample: bytes = b""  # of the microphone: messages may end anywhere
     _said: deque[_Said] = attrs.field(factory=deque)
@@ -166,6 +168,7 @@ class EchoPolicy:
                 self._said.append(_Said(text, max(now, self._sounds_until)))
             case StreamStarted():
                 self._resume(now)
+                self._plays_until = float("-inf")
                 self._stream = notice if notice.source is Source.SPEECH else None
                 self._sent = self._false_alarms = 0
             case StreamPaused():
@@ -185,8 +188,7 @@ class EchoPolicy:
         stream = self._stream
         if stream and report.stream_id == stream.stream_id and self._paused_at is None:
             unplayed = max(0, self._sent - report.played_samples) / stream.sample_rate
-            sounds_until = now + unplayed + report.output_latency_ms / 1000
-            self._sounds_until = max(self._sounds_until, sounds_until)
+            self._plays_until = now + unplayed + report.output_latency_ms / 1000
 
     def _sound(self, pcm: bytes, sample_rate: int, now: float) -> None:
         if now > self._sounds_until + self._tail:
@@ -214,6 +216,7 @@ class EchoPolicy:
     def _flush(self, now: float) -> None:
         if self.capabilities.flush:  # else it plays what it has
             self._sounds_until = min(now, self._audible_until())
+            self._plays_until = float("-inf")
             heard_until = max(self._sounds_until, 0.0)  # long ago: nothing was to be heard yet
             self._evidence.forget_after(heard_until)
             self._reference.forget_after(heard_until)
@@ -222,9 +225,8 @@ class EchoPolicy:
 
     def _audible_until(self) -> float:
         """When the device falls, or fell, silent."""
-        if self._paused_at is None:
-            return self._sounds_until
-        return min(self._sounds_until, self._paused_at)
+        until = max(self._sounds_until, self._plays_until)
+        return until if self._paused_at is None else min(until, self._paused_at)
 
     def _ended_at(self, index: int) -> float:
         """When a sentence is over: the next one begins."""

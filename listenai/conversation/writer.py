@@ -29,7 +29,7 @@ class Writer:
     _told: Callable[[Notice], None]
     _unsent: deque[Message] = attrs.field(factory=deque)  # of the notice that is being told
 
-    async def run(self) -> None:
+    async def write(self) -> None:
         """Until the outbox is closed and empty; raises DeviceGone and DeviceStalled."""
         with suppress(trio.EndOfChannel):
             while True:

@@ -91,6 +91,7 @@ class Heard:
             case SpeechStarted(segment_id=number):
                 self.started = self.started or now
                 self.pending.add(number)
+                self.settled = trio.Event()  # a pause inside the sentence was no end
             case PartialTranscript():
                 self.partial = self.partial or now
             case SpeechEnded(segment_id=number, transcript_follows=follows):
@@ -125,9 +126,9 @@ async def listen(transcriber: Transcriber, fixture: Fixture) -> Heard:
         for number, at in enumerate(range(0, len(pcm), FRAME_BYTES)):
             await trio.sleep_until(began + number * FRAME_SECONDS)
             ear.accept(pcm[at : at + FRAME_BYTES])
-        with trio.move_on_after(PATIENCE_SECONDS):
+        with trio.move_on_after(PATIENCE_SECONDS) as waiting:
             await heard.settled.wait()
-    if not heard.final:
+    if waiting.cancelled_caught or not heard.final:
         raise click.ClickException(f"nothing was understood of {fixture.text!r}")
     return heard
 

@@ -23,8 +23,8 @@ from listenai.app import open_engines
 from listenai.audio import FRAME_BYTES
 from listenai.config import Config
 from listenai.engines.base import SpeakerMemory, SpeechChunk, Transcriber, Transcript, Utterance
-from listenai.engines.espeak import EspeakSynthesizer
 from listenai.engines.ears import SegmentingRecognizerFactory
+from listenai.engines.espeak import EspeakSynthesizer
 from listenai.engines.sphinx import SphinxTranscriber
 from listenai.engines.ten_vad import TenVadDetector
 from listenai.errors import SynthesizerAway, TranscriberAway

@@ -29,8 +29,8 @@ from listenai.audio import FRAME_BYTES
 from listenai.client.connection import open_socket
 from listenai.config import Config
 from listenai.engines.base import ChatSettings, ReplyText, SpeakerMemory, Transcript
-from listenai.engines.espeak import EspeakSynthesizer
 from listenai.engines.ears import SegmentingRecognizerFactory
+from listenai.engines.espeak import EspeakSynthesizer
 from listenai.engines.segmenter import Change, Segmenter
 from listenai.engines.ten_vad import TenVadDetector
 from listenai.errors import ChatModelError, SynthesizerError, TranscriberError

@@ -93,9 +93,12 @@ async def ask(
         return [part async for part in parts]
 
 
-async def collect(model: ChatModel, parts: list[ReplyPart]) -> None:
+async def collect(
+    model: ChatModel, parts: list[ReplyPart], settings: ChatSettings | None = None
+) -> None:
     """Asks, and keeps what comes before it goes wrong."""
-    async with model.open_reply([ChatMessage("user", "hello")], [], ChatSettings()) as reply:
+    question = [ChatMessage("user", "hello")]
+    async with model.open_reply(question, [], settings or ChatSettings()) as reply:
         async for part in reply:
             parts.append(part)  # noqa: PERF401 - a comprehension would lose it all
 
@@ -289,9 +292,7 @@ async def test_a_reply_may_have_less_patience(
     async with open_openai_server(stalling("Well")) as server, chat_model(server.url) as model:
         began = trio.current_time()
         with pytest.raises(ChatModelError, match=problem) as caught:
-            async with model.open_reply([ChatMessage("user", "hello")], [], settings) as parts:
-                async for _ in parts:
-                    pass
+            await collect(model, [], settings)
         assert caught.value.timed_out
         assert trio.current_time() - began == pytest.approx(seconds, abs=1)
 

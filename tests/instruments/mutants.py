@@ -80,11 +80,11 @@ MUTANTS = (
         "conversation/listening.py",
         (
             (
-                "                    recognizer.accept(piece)\n",
-                "                    recognizer.accept(piece)\n"
-                "                    outbox = self.hear.__self__._outbox\n"
-                "                    while outbox._posted:\n"
-                "                        await trio.sleep(0.01)\n",
+                "            recognizer.accept(pcm)\n",
+                "            recognizer.accept(pcm)\n"
+                "            outbox = self.hear.__self__._outbox\n"
+                "            while outbox._posted:\n"
+                "                await trio.sleep(0.01)\n",
             ),
         ),
         "conversation/test_failures.py::test_a_device_that_does_not_read_cannot_stop_listening",
@@ -105,10 +105,10 @@ MUTANTS = (
         "writer inside the inner nursery",
         "conversation/conversation.py",
         (
-            ("                self._outer.start_soon(self._write)\n", ""),
+            ("                self._outer.start_soon(self._writer.write)\n", ""),
             (
                 "                        self._inner.start_soon(self._ping)\n",
-                "                        self._inner.start_soon(self._write)\n"
+                "                        self._inner.start_soon(self._writer.write)\n"
                 "                        self._inner.start_soon(self._ping)\n",
             ),
         ),
@@ -122,8 +122,8 @@ MUTANTS = (
     ),
     Mutant(
         "no stall deadline",
-        "conversation/conversation.py",
-        (("trio.move_on_after(self._deadlines.stall) as stall", "trio.CancelScope() as stall"),),
+        "conversation/writer.py",
+        (("trio.move_on_after(self._stall_seconds) as stall", "trio.CancelScope() as stall"),),
         "conversation/test_failures.py::test_a_stalled_device_is_given_up_after_5_seconds",
     ),
     Mutant(

@@ -264,10 +264,10 @@ PLANTS = (
     ),
     Plant(
         "what is being sent is shielded",
-        "conversation/conversation.py",
+        "conversation/writer.py",
         (
             (
-                "with trio.move_on_after(self._deadlines.stall) as stall:",
+                "with trio.move_on_after(self._stall_seconds) as stall:",
                 "with trio.CancelScope(shield=True) as stall:",
             ),
         ),

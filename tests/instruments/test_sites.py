@@ -41,8 +41,8 @@ def test_sites_are_where_the_tasks_of_the_connection_wait():
     sites = {(visit.site.task, visit.site.lines[-1].split(":")[0]) for visit in visits_of("tools")}
     assert {
         ("_converse", "conversation.py"),  # waiting for the device
-        ("_write", "outbox.py"),
-        ("_write", "conversation.py"),  # waiting for the wire
+        ("write", "outbox.py"),
+        ("write", "writer.py"),  # waiting for the wire
         ("_ping", "conversation.py"),
         ("_drain", "conversation.py"),
         ("_expire_floor", "dialogue.py"),
@@ -60,7 +60,7 @@ def test_sites_are_where_the_tasks_of_the_connection_wait():
 def test_engines_are_told_from_channels():
     """Chat model, voice and tool are waited for from outside; a channel's `send` is not."""
     calling = {visit.site.calling for visit in visits_of("tools")}
-    assert {"", *ENGINE_ERRORS, "_receive", "_write"} <= calling  # and the wire
+    assert {"", *ENGINE_ERRORS, "_receive", "write"} <= calling  # and the wire
     thinking = [v.site for v in visits_of("plain") if v.site.task == "think"]
     ends = {(site.lines[-1].split(":")[0], site.calling) for site in thinking}
     assert {("thinking.py", "_stream_reply"), ("reply_writer.py", "")} <= ends
