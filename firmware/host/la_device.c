@@ -22,8 +22,10 @@ struct machine {
     struct la_tool set_led;
     int16_t playback[LA_PLAYBACK_SAMPLES_MIN];
     int64_t ready_at;      /* sample of the clock; -1: not in this cycle */
-    uint32_t onsets_before; /* of the loudspeaker, when this cycle began */
-    int64_t onset_at[EVENTS_MAX]; /* of this cycle's replies */
+    uint32_t replies_before; /* when this cycle began */
+    uint32_t replies;        /* of this cycle, begun so far */
+    int64_t begun_at;        /* the last of them: its stream was opened */
+    int64_t onset_at[EVENTS_MAX]; /* their first sounds; -1: not yet */
     int64_t button_until;  /* sample of the clock */
     int cycles;
     uint32_t random;
@@ -167,9 +169,14 @@ static int64_t due(const struct machine *machine, const struct event *event) {
 }
 
 static void note_replies(struct machine *machine) {
-    uint32_t count = machine->sound.onsets - machine->onsets_before;
-    if (count > 0 && count <= EVENTS_MAX && machine->onset_at[count - 1] < 0) {
-        machine->onset_at[count - 1] = machine->sound.onset;
+    uint32_t count = machine->device.stats.replies - machine->replies_before;
+    if (count > machine->replies) {
+        machine->replies = count;
+        machine->begun_at = machine->sound.now;
+    }
+    if (count > 0 && count <= EVENTS_MAX && machine->onset_at[count - 1] < 0 &&
+        machine->sound.last_sound >= machine->begun_at) {
+        machine->onset_at[count - 1] = machine->sound.last_sound;
     }
     if (machine->ready_at < 0 && la_device_ready(&machine->device)) {
         machine->ready_at = machine->sound.now;
@@ -179,7 +186,8 @@ static void note_replies(struct machine *machine) {
 static void begin_cycle(struct machine *machine) {
     struct sound *sound = &machine->sound;
     machine->ready_at = -1;
-    machine->onsets_before = sound->onsets;
+    machine->replies_before = machine->device.stats.replies;
+    machine->replies = 0;
     for (int i = 0; i < EVENTS_MAX; i++) {
         machine->onset_at[i] = -1;
         machine->options.events[i].done = false;

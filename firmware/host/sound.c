@@ -25,10 +25,6 @@ static void note_output(struct sound *sound, int16_t sample) {
     int64_t span = (int64_t)(sizeof sound->history / sizeof *sound->history);
     sound->history[sound->now % span] = sample;
     if (sample > AUDIBLE || sample < -AUDIBLE) {
-        if (sound->last_sound < 0 || sound->now - sound->last_sound > SILENCE) {
-            sound->onset = sound->now;
-            sound->onsets++;
-        }
         sound->last_sound = sound->now;
     }
 }

@@ -46,8 +46,6 @@ struct sound {
     int hardware_used;
     uint64_t played;             /* samples that left the hardware */
     int64_t last_sound;          /* sample of the clock that was last audible; -1: none */
-    int64_t onset;               /* first audible sample since the last 0.5 s of silence */
-    uint32_t onsets;             /* how often there was one */
     int16_t history[SOUND_ECHO_DELAY_MAX + SOUND_FIR_MAX]; /* what was played, a ring */
     /* the microphone's queue */
     int16_t mic[4096];

@@ -31,6 +31,7 @@ MAX_FRAGMENTS = 16 * 1024
 MAX_PONGS = 16
 _REASON_BYTES = 123  # a control frame has 125, two of them are the close code
 
+_NEVER_SENT = (1005, 1006, 1015)  # RFC 6455, 7.4.1: of what was not said
 NORMAL, GOING_AWAY, INVALID_TEXT, POLICY, INTERNAL = 1000, 1001, 1007, 1008, 1011  # RFC 6455, 7.4.1
 
 _library_log = logging.getLogger(f"{__name__}.library")
@@ -102,7 +103,9 @@ class Frames:
         """The last frame: our goodbye, or what a device is owed that was first to end it.
 
         A reason longer than a close frame holds is cut.  Messages not taken yet are dropped.
+        The codes of a connection that was lost are in no frame: then it is a normal goodbye.
         """
+        code = NORMAL if code in _NEVER_SENT else code
         self.messages.clear()
         self.pongs.clear()
         if self.phase is Phase.TALKING:

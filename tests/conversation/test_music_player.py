@@ -22,7 +22,7 @@ from fakes import (
     talking,
 )
 
-from listenai.device import Capabilities
+from listenai.device import Capabilities, Echo
 from listenai.engines.base import ReplyText
 from listenai.events import (
     AudioChunk,
@@ -183,7 +183,7 @@ async def test_the_next_track_follows_without_a_gap_and_the_last_ends_the_music(
 
 async def test_a_device_that_cannot_flush_plays_out_its_lead(autojump_clock):
     """Nothing more is sent; the stream is told to be complete."""
-    async with playing(device=FakeDevice(Capabilities())) as talk:
+    async with playing(device=FakeDevice(Capabilities(echo=Echo.CANCELLED))) as talk:
         stream_id = await start_music(talk)
         await trio.sleep(2)
         talk.device.utter(*speech(2))

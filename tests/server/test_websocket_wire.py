@@ -506,6 +506,17 @@ async def test_the_server_going_away_is_said() -> None:
         await server.stopped.wait()
 
 
+@pytest.mark.parametrize("code", [1005, 1006, 1015])
+async def test_what_no_frame_may_say_is_not_said(code: int) -> None:
+    """A loss that only a send has shown: if the device is there after all, it hears a goodbye."""
+
+    async def converse(wire: Wire, head: Head) -> None:
+        await wire.aclose(code, "the device left")
+
+    async with serving(converse) as server, raw_peer(server) as peer:
+        assert await peer.receive() == (CLOSE, struct.pack("!H", 1000) + b"the device left")
+
+
 async def test_invalid_frames_end_the_connection_only() -> None:
     """Text that is no UTF-8 and unmasked frames end one connection; the next is served."""
     wrongs = [(frame(TEXT, b"\xff\xfe"), 1007), (b"\x82\x02hi", 1002), (frame(0xB), 1002)]
