@@ -61,15 +61,13 @@ begin "The page in browsers"
 "$python" -m pytest tests/browser </dev/null
 
 begin "The firmware"
-if ! (command -v clang-19 && command -v clang-tidy-19 && command -v cppcheck && command -v make &&
-  command -v qemu-system-riscv32 && command -v riscv64-unknown-elf-gcc &&
-  [ -f /usr/include/cmocka.h ] && [ -f /usr/include/libwebsockets.h ] &&
-  [ -f /usr/lib/llvm-19/lib/clang/19/lib/linux/libclang_rt.fuzzer-x86_64.a ] &&
-  [ -d /usr/lib/picolibc ] && [ -f /usr/include/sys/capability.h ]) >/dev/null; then
-  apt_install make gcc clang-19 clang-tidy-19 libclang-rt-19-dev cppcheck libcmocka-dev \
-    libwebsockets-dev libcap-dev gcc-riscv64-unknown-elf picolibc-riscv64-unknown-elf \
-    qemu-system-misc || fail "the firmware's tests need these packages."
-fi
+missing=()
+for package in make gcc clang-19 clang-tidy-19 libclang-rt-19-dev cppcheck libcmocka-dev \
+  libwebsockets-dev libcap-dev gcc-riscv64-unknown-elf picolibc-riscv64-unknown-elf \
+  qemu-system-misc; do
+  dpkg-query -W "$package" >/dev/null 2>&1 || missing+=("$package")
+done
+[ ${#missing[@]} -eq 0 ] || apt_install "${missing[@]}" || fail "the firmware's tests need these."
 bash firmware/test/run.sh
 bash firmware/test/glue.sh
 

@@ -81,7 +81,9 @@ _EVENTS: Mapping[type, Row] = MappingProxyType(
                 "changed": ",".join(attrs.asdict(fact, filter=lambda _, value: value is not None))
             },
         ),
+        facts.HistoryForgotten: _row(_SESSION, INFO, "history_forgotten"),
         facts.SessionEnd: _row(_SESSION, INFO, "session_end_asked"),
+        facts.HangUp: _row(_CONNECTION, INFO, "hang_up_asked", _take("code")),
         facts.StatisticsAsked: _row(_SESSION, DEBUG, "statistics_asked"),
         facts.StatusChanged: _row(_SESSION, DEBUG, "state_changed", _take("state")),
         # Audio processing
@@ -93,6 +95,8 @@ _EVENTS: Mapping[type, Row] = MappingProxyType(
             _AUDIO, INFO, "speech_ended", _take("transcript_follows", segment="segment_id")
         ),
         facts.SpeechFinished: _row(_AUDIO, DEBUG, "push_to_talk_released"),
+        facts.SpeechDiscarded: _row(_AUDIO, DEBUG, "speech_discarded"),
+        facts.NothingUnderstood: _row(_ASR, DEBUG, "nothing_understood"),
         facts.StreamStarted: _row(
             _AUDIO, INFO, "stream_started",
             _take("sample_rate", turn="turn_id", stream="stream_id"),

@@ -31,17 +31,22 @@ from listenai.device import Capabilities
 from listenai.engines.base import ToolCall
 from listenai.errors import ErrorCode
 from listenai.events import (
+    Answer,
     AudioChunk,
     Certainty,
     DeviceToolReturned,
     ErrorReported,
+    HangUp,
+    HistoryForgotten,
     InterruptPressed,
+    NothingUnderstood,
     PingReceived,
     PlaybackReported,
     PongSent,
     SentenceStarted,
     SessionEnd,
     SessionStart,
+    SpeechDiscarded,
     SpeechFinished,
     State,
     StatisticsAsked,
@@ -62,6 +67,7 @@ from listenai.events import (
     TurnInterrupted,
     TurnMetrics,
     UserTranscript,
+    VoiceNoticed,
 )
 from listenai.observer import Fact, Observer, SessionOpened, TurnLeft, TurnOutcome, TurnWaited
 from listenai.settings import Configuration, EffectiveConfiguration, SessionStatistics
@@ -173,6 +179,12 @@ TALK: tuple[tuple[float, Fact], ...] = (
     (5.3, TranscriptionFailed(5, ErrorCode.ASR_ERROR, CONTENT)),
     (5.3, ErrorReported(ErrorCode.ASR_ERROR, CONTENT)),
     (5.4, ErrorReported(ErrorCode.INVALID_MESSAGE, CONTENT)),
+    # What other dialects' devices ask.
+    (5.5, VoiceNoticed(True)),
+    (5.5, SpeechDiscarded()),
+    (5.6, NothingUnderstood()),
+    (5.7, HistoryForgotten()),
+    (5.7, Answer((CONTENT,))),
     # A result is announced; the device leaves in the middle of it.
     (6.0, BeginTurn(3, ToolFinished(ToolCall("c9", "play", CONTENT), True, CONTENT, 6.0))),
     (6.0, TurnWaited(3, waited_seconds=0.0)),
@@ -183,6 +195,7 @@ TALK: tuple[tuple[float, Fact], ...] = (
     (6.4, StatisticsAsked()),
     (6.4, StatisticsSent("s-1", STATISTICS)),
     (6.5, SessionEnd()),
+    (6.5, HangUp(1008, CONTENT)),
     (6.6, TurnLeft(3, TurnOutcome.CUT_OFF)),
     (6.7, _returned(3, "c4", "weather", ok=True, ms=600.0)),  # later than its turn
 )
