@@ -19,7 +19,7 @@ import attrs
 
 from listenai import events
 from listenai.audio import SAMPLE_RATE, Encoding, seconds
-from listenai.device import DeviceProfile
+from listenai.device import Capabilities, DeviceProfile, Echo
 from listenai.dialects.base import NEVER
 from listenai.dialects.json_text import check_size, encode, parse_object
 from listenai.dialects.prompt_voice_messages import (
@@ -36,6 +36,8 @@ from listenai.settings import Configuration
 from listenai.wire import Message
 
 # Spec 001: "STREAM_VAD_SILENCE_MS=700", "OPENAI_MAX_TOKENS=150".
+# Pages record with the browser's MediaDevices, which take the loudspeaker's sound out.
+CAPABILITIES = Capabilities(echo=Echo.CANCELLED)
 PROFILE = DeviceProfile(
     max_tokens=150,
     token_seconds=5,
@@ -138,7 +140,7 @@ class PromptVoiceDialect:
         fresh = self._capture is _Capture.FRESH
         self._capture, self._sample_rate = _Capture.RUNNING, sample_rate
         if fresh:
-            return (events.SessionStart(),)
+            return (events.SessionStart(capabilities=CAPABILITIES),)
         if any(_End.SPEECH in reply.owed for reply in self._replies.values()):
             return events.InterruptPressed(), _answer(Info.READY)  # the user wants to speak
         return (_answer(Info.READY),)

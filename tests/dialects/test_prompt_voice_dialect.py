@@ -18,10 +18,10 @@ from hypothesis import strategies as st
 from listenai import events
 from listenai.audio import Encoding
 from listenai.config import load
-from listenai.device import Capabilities, DeviceProfile
+from listenai.device import DeviceProfile
 from listenai.dialects.base import NEVER
 from listenai.dialects.json_text import MAX_MESSAGE_BYTES
-from listenai.dialects.prompt_voice import PROFILE, PromptVoiceDialect
+from listenai.dialects.prompt_voice import CAPABILITIES, PROFILE, PromptVoiceDialect
 from listenai.dialects.prompt_voice_messages import claims
 from listenai.errors import ErrorCode, ProtocolError
 from listenai.events import Source, State
@@ -75,19 +75,20 @@ NO_METRICS = (
 
 # --- from the device ---------------------------------------------------------------------
 
+SESSION = events.SessionStart(capabilities=CAPABILITIES)
 START, STOP, CANCEL = '{"type":"start"}', '{"type":"stop"}', '{"type":"cancel"}'
 DISCARD = (events.InterruptPressed(), events.SpeechDiscarded(), events.Answer((CANCELLED,)))
 
 # Each a connection: the messages, each with the requests that it is.
 RECEIVED: dict[str, list[tuple[str | bytes, tuple[events.Request, ...]]]] = {
     "16 kHz is what we work with": [
-        ('{"type": "start", "sample_rate": 16000}', (events.SessionStart(),)),
+        ('{"type": "start", "sample_rate": 16000}', (SESSION,)),
         (PCM, (events.AudioReceived(PCM),)),
         (b"", (events.AudioReceived(b""),)),
         (STOP, (events.SpeechFinished(),)),
     ],
     "any other rate is converted, until the next start": [
-        ('{"type":"start","sample_rate":44100}', (events.SessionStart(),)),
+        ('{"type":"start","sample_rate":44100}', (SESSION,)),
         (PCM, (events.EncodedAudio(PCM, Encoding.PCM, 44_100),)),
         ('{"type":"start","sample_rate":8000.0}', (events.Answer((READY,)),)),
         (PCM, (events.EncodedAudio(PCM, Encoding.PCM, 8_000),)),
@@ -97,18 +98,18 @@ RECEIVED: dict[str, list[tuple[str | bytes, tuple[events.Request, ...]]]] = {
         (PCM, (events.AudioReceived(PCM),)),
     ],
     "what the spec does not name is ignored": [
-        ('{"type":"start","language":"en","sample_rate":16000}', (events.SessionStart(),)),
+        ('{"type":"start","language":"en","sample_rate":16000}', (SESSION,)),
         ('{"type":"stop","reason":{"button":1}}', (events.SpeechFinished(),)),
     ],
     "a session has many captures": [
-        (START, (events.SessionStart(),)),
+        (START, (SESSION,)),
         (STOP, (events.SpeechFinished(),)),
         (START, (events.Answer((READY,)),)),
         (STOP, (events.SpeechFinished(),)),
         (STOP, (events.Answer((NOT_STARTED,)),)),
     ],
     "audio after a capture is ignored, which is said once": [
-        (START, (events.SessionStart(),)),
+        (START, (SESSION,)),
         (STOP, (events.SpeechFinished(),)),
         (PCM, (events.Answer((IGNORED,)),)),
         (PCM, ()),
@@ -119,7 +120,7 @@ RECEIVED: dict[str, list[tuple[str | bytes, tuple[events.Request, ...]]]] = {
         (PCM, ()),
     ],
     "cancel stops the reply, after the capture too": [
-        (START, (events.SessionStart(),)),
+        (START, (SESSION,)),
         (CANCEL, DISCARD),
         (CANCEL, DISCARD),
         (START, (events.Answer((READY,)),)),
@@ -127,14 +128,14 @@ RECEIVED: dict[str, list[tuple[str | bytes, tuple[events.Request, ...]]]] = {
         (CANCEL, DISCARD),
     ],
     "audio without a start begins a capture": [
-        (PCM, (events.SessionStart(), events.AudioReceived(PCM))),
+        (PCM, (SESSION, events.AudioReceived(PCM))),
         ('{"type":"start","sample_rate":24000}', (events.Answer((READY,)),)),
         (PCM, (events.EncodedAudio(PCM, Encoding.PCM, 24_000),)),
     ],
     "nothing begins by its end": [
         (STOP, (events.Answer((NOT_STARTED,)),)),
         (CANCEL, (events.Answer((CANCELLED,)),)),
-        (START, (events.SessionStart(),)),
+        (START, (SESSION,)),
     ],
 }
 
@@ -150,7 +151,7 @@ def test_messages_are_understood(name: str) -> None:
 def test_a_session_is_begun_without_any_promise_of_the_device() -> None:
     """It never said that it can pause, flush or report, and it has no id to come back by."""
     [start] = dialect().receive(START, 0.0)
-    assert start == events.SessionStart(None, Capabilities(), ())
+    assert start == SESSION
 
 
 def test_audio_is_passed_on_as_it_is() -> None:
@@ -201,7 +202,7 @@ def test_what_cannot_be_is_refused_and_changes_nothing(
         *("error", "INVALID_MESSAGE"),
         True,
     )
-    assert device.receive(START, 0.0) == (events.SessionStart(),)
+    assert device.receive(START, 0.0) == (SESSION,)
 
 
 def test_only_start_claims_a_shared_path() -> None:
@@ -586,7 +587,7 @@ def test_the_specs_messages_are_understood() -> None:
         for message in examples("Client → Server")
         for request in device.receive(json.dumps(message), 0.0)
     ]
-    assert understood == [events.SessionStart(), events.SpeechFinished(), *DISCARD]
+    assert understood == [SESSION, events.SpeechFinished(), *DISCARD]
 
 
 def test_the_specs_messages_are_told() -> None:

@@ -31,7 +31,6 @@ pytestmark = [pytest.mark.engines, pytest.mark.usefixtures("nothing_left")]
 SECRET = "a secret of tests, longer than thirty-two bytes"
 SPEECH = "no.wav"  # any words will do: the engines know one sentence only
 ANSWER = "One two three."
-BREATH_SECONDS = 2.0  # a user who lets the room fall silent before speaking again
 STORY = " ".join(f"Sentence {n} of the story." for n in range(12))
 
 
@@ -133,11 +132,6 @@ class PromptVoicePage(Told):
         await self._speak()
 
     async def _speak(self) -> None:
-        """It never said that its microphone does not hear its loudspeaker: it is not believed
-        to hear its user as long as our own voice may be in the room.
-        """
-        if self.sound:
-            await trio.sleep(BREATH_SECONDS)
         await Told.ask(self)
         await self.peer.send("stop")
 
