@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import select
+import sys
 from contextlib import suppress
 
 import trio
@@ -30,6 +32,23 @@ def peer_of(stream: PeerStream) -> tuple[str, int]:
     except OSError as error:
         raise trio.BrokenResourceError(str(error)) from error
     return host, port
+
+
+async def receive_next(stream: PeerStream, max_bytes: int) -> bytes | bytearray:
+    """What the peer sends next, b"" at its end; raises what GONE names.
+
+    A device's message is hardly ever there before it is waited for: asking the kernel first, as
+    `receive_some` does, takes a fifth of the time that a message costs, for nothing.
+    """
+    if sys.platform == "win32" or not isinstance(stream, trio.SocketStream):
+        return await stream.receive_some(max_bytes)
+    try:
+        while True:
+            await trio.lowlevel.wait_readable(stream.socket)
+            with suppress(BlockingIOError):  # the kernel was mistaken
+                return os.read(stream.socket.fileno(), max_bytes)
+    except OSError as error:
+        raise trio.BrokenResourceError(str(error)) from error
 
 
 async def first_byte(stream: trio.SocketStream) -> int | None:

@@ -27,7 +27,7 @@ from listenai.server.frames import (
     Phase,
 )
 from listenai.server.head import Head
-from listenai.server.streams import GONE, OrderedWriter, PeerStream, linger
+from listenai.server.streams import GONE, OrderedWriter, PeerStream, linger, receive_next
 from listenai.wire import DeviceGone, Message, Wire
 
 __all__ = ["MAX_MESSAGE_BYTES", "RECEIVE_BYTES", "WebSocketWire", "serve_websocket"]
@@ -150,9 +150,9 @@ class WebSocketWire:
         try:
             if self._frames.pongs:
                 with trio.move_on_after(PONG_RETRY_SECONDS):
-                    data = await self._stream.receive_some(RECEIVE_BYTES)
+                    data = await receive_next(self._stream, RECEIVE_BYTES)
             else:
-                data = await self._stream.receive_some(RECEIVE_BYTES)
+                data = await receive_next(self._stream, RECEIVE_BYTES)
         except GONE:
             data = b""
         if data:
