@@ -26,7 +26,8 @@ from listenai.app.supervision import ChildService, supervise
 from listenai.config import Config
 from listenai.effects import Effects
 from listenai.engines.azure_transcriber import AzureTranscriber
-from listenai.engines.base import Detector, Transcriber
+from listenai.engines.base import Detector, EchoCanceller, Transcriber
+from listenai.engines.echo_canceller import WebrtcEchoCanceller
 from listenai.engines.funasr import FunasrTranscriber
 from listenai.engines.model_files import find_model, folders_of
 from listenai.engines.openai_transcriber import OpenAITranscriber
@@ -96,6 +97,16 @@ def choose_detector(config: Config, tell: Tell) -> OpenDetector:
         return WebRtcDetector
     tell(Choice("voice detection", "TEN VAD", reason))
     return TenVadDetector
+
+
+def choose_echo_canceller(config: Config, tell: Tell) -> Callable[[], EchoCanceller] | None:
+    """What makes each device's echo canceller; ConfigurationError where its library is missing."""
+    if config.echo_canceller == "none":
+        return None
+    reason = f"ECHO_CANCELLER={config.echo_canceller}"
+    need_extra("aec", "pywebrtc_audio", reason)
+    tell(Choice("echo cancellation", "WebRTC's, for devices that report playback", reason))
+    return WebrtcEchoCanceller
 
 
 def choose_engine(config: Config, places: Places) -> tuple[str, str]:

@@ -8,12 +8,18 @@ from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
 
+import attrs
 import httpx
 import trio
 
 from listenai.app.chat_models import open_chat_model
 from listenai.app.choices import Tell, log_choice
-from listenai.app.ears import OpenDetector, choose_detector, open_transcriber
+from listenai.app.ears import (
+    OpenDetector,
+    choose_detector,
+    choose_echo_canceller,
+    open_transcriber,
+)
 from listenai.app.models import places_of
 from listenai.app.tools import ServerTools, make_server_tools
 from listenai.app.voices import open_synthesizer
@@ -68,7 +74,9 @@ async def open_engines(
                 open_chat_model(config, client, tell) as chat_model,
             ):
                 detector = choose_detector(config, tell)
-                yield _engines(detector, transcriber, chat_model, synthesizer, tools, music)
+                engines = _engines(detector, transcriber, chat_model, synthesizer, tools, music)
+                canceller = choose_echo_canceller(config, tell)
+                yield attrs.evolve(engines, make_echo_canceller=canceller)
         nursery.cancel_scope.cancel()
 
 

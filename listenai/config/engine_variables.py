@@ -17,6 +17,14 @@ class EngineSettings:
         "VAD_ENGINE", "ten", choice("ten", "webrtc"), "what tells speech from silence"
     )
 
+    # Our own voice in the microphone.
+    echo_canceller: str = setting(
+        "ECHO_CANCELLER",
+        "none",
+        choice("none", "webrtc"),
+        "what takes our voice out of the microphone of devices that report playback",
+    )
+
     # Vosk and Whisper.
     vosk_model_path: str = setting(
         "VOSK_MODEL_PATH",

@@ -16,7 +16,7 @@ from openai_server import open_openai_server
 
 from listenai.app.chat_models import choose_chat_model, open_chat_model
 from listenai.app.choices import Choice
-from listenai.app.ears import choose_detector, open_transcriber
+from listenai.app.ears import choose_detector, choose_echo_canceller, open_transcriber
 from listenai.app.models import Places
 from listenai.app.voices import open_synthesizer
 from listenai.config import Config
@@ -212,6 +212,20 @@ def test_the_detector_is_chosen_and_its_library_needed(monkeypatch: pytest.Monke
     monkeypatch.setitem(sys.modules, "webrtcvad", None)
     with pytest.raises(ConfigurationError, match=r"pip install 'listenai\[webrtcvad\]'"):
         choose_detector(webrtc, told.append)
+
+
+def test_an_echo_canceller_is_asked_for(monkeypatch: pytest.MonkeyPatch):
+    """Nobody has one unasked; without its library the way to get it is told."""
+    told: list[Choice] = []
+    assert choose_echo_canceller(Config(), told.append) is None
+    webrtc = Config.load({"ECHO_CANCELLER": "webrtc"})
+    make = choose_echo_canceller(webrtc, told.append)
+    assert make is not None
+    assert make().process(bytes(512), bytes(512)) == bytes(512)
+    assert [choice.stage for choice in told] == ["echo cancellation"]
+    monkeypatch.setitem(sys.modules, "pywebrtc_audio", None)
+    with pytest.raises(ConfigurationError, match=r"pip install 'listenai\[aec\]'"):
+        choose_echo_canceller(webrtc, told.append)
 
 
 @pytest.mark.models
