@@ -14,14 +14,16 @@ from typing import Any
 
 import trio
 
+from listenai.audio import SAMPLE_RATE
 from listenai.engines.azure_resource import LOCALES, AzureResource, locale_of
 from listenai.engines.base import SpeakerMemory
 from listenai.engines.openai_audio import AudioServers, Failure, Service
 from listenai.engines.openai_http import Answer, Patience
 from listenai.engines.openai_request import mended
 from listenai.engines.upstreams import Outcome
-from listenai.engines.whole_utterance import WholeUtterance, space_of, wav_of
+from listenai.engines.whole_utterance import WholeUtterance, space_of
 from listenai.errors import TranscriberAway, TranscriberError
+from listenai.wav import wav_bytes
 
 MIN_SAMPLES = 1600  # 100 ms: less is no word, and costs a request
 MAX_ANSWER_BYTES = 1024 * 1024  # of a text that takes a minute to say
@@ -83,7 +85,7 @@ class AzureTranscriber:
         yield WholeUtterance(decode, min_samples=MIN_SAMPLES, joined_by=space_of(language))
 
     async def _understand(self, pcm: bytes, locale: str) -> str:
-        recording = wav_of(pcm)
+        recording = wav_bytes(pcm, SAMPLE_RATE)
 
         def request(_without: Collection[str]) -> dict[str, Any]:
             return {"params": {"language": locale, "format": "simple"}, "content": recording}

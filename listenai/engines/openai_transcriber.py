@@ -15,13 +15,15 @@ from typing import Any
 import httpx
 import trio
 
+from listenai.audio import SAMPLE_RATE
 from listenai.engines.base import SpeakerMemory
 from listenai.engines.openai_audio import AudioServers, Failure, Service
 from listenai.engines.openai_http import Answer, Patience
 from listenai.engines.openai_request import error_text, mended
 from listenai.engines.upstreams import Outcome, Upstream
-from listenai.engines.whole_utterance import WholeUtterance, space_of, wav_of
+from listenai.engines.whole_utterance import WholeUtterance, space_of
 from listenai.errors import TranscriberAway, TranscriberError
+from listenai.wav import wav_bytes
 
 LANGUAGES = tuple("en zh ja ko yue de fr es it pt nl ru pl uk tr ar hi vi th id".split())
 MIN_SAMPLES = 400  # 25 ms, one window of Whisper's features: less is no sound to a model
@@ -88,7 +90,7 @@ class OpenAITranscriber:
         body = {"data": {"model": self._model, "response_format": "json"}}
         if language:
             body["data"]["language"] = language
-        recording = wav_of(pcm)
+        recording = wav_bytes(pcm, SAMPLE_RATE)
 
         def request(_without: Collection[str]) -> dict[str, Any]:
             return {**body, "files": {"file": ("utterance.wav", recording, "audio/wav")}}

@@ -6,9 +6,7 @@ for a partial one, where that is cheap enough.
 
 from __future__ import annotations
 
-import io
 import math
-import wave
 from typing import Protocol
 
 import numpy as np
@@ -111,14 +109,3 @@ def space_of(language: str) -> str:
 def samples_of(pcm: bytes) -> Samples:
     """Audio as models take it."""
     return np.frombuffer(pcm, "<i2").astype(np.float32) / _FULL_SCALE
-
-
-def wav_of(pcm: bytes) -> bytes:
-    """A WAV file of int16 mono 16 kHz."""
-    file = io.BytesIO()
-    with wave.open(file, "wb") as writer:
-        writer.setnchannels(1)
-        writer.setsampwidth(SAMPLE_BYTES)
-        writer.setframerate(SAMPLE_RATE)
-        writer.writeframes(pcm)
-    return file.getvalue()
