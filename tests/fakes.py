@@ -604,6 +604,7 @@ class Talking:
     places: TurnPlaces = attrs.field(factory=lambda: TurnPlaces(100))
     observer: ConnectionObserver = NOBODY
     dialect: EventDialect = attrs.field(factory=EventDialect)
+    engines: Mapping[str, Any] = attrs.field(factory=dict)  # others
     starts: bool = True  # with a `start_session`
     session: Session = attrs.field(init=False)
     conversation: Conversation = attrs.field(init=False)
@@ -619,6 +620,7 @@ class Talking:
                 synthesizer=self.voice,
                 make_tools=self._make_tools,
                 music=MusicSource(self.library or FakeLibrary(), at_once),
+                **self.engines,
             ),
             self,  # the store of sessions
             Effects(random.Random(0), trio.current_time),

@@ -92,6 +92,7 @@ def profiles(config: Config) -> Sequence[DeviceProfile]:
         HOTPIN_PROFILE,
         prompt_voice_profile(config),
         ninja_profile(config),
+        *(configurator_profile(config, channel) for channel in Channel),
     ]
 
 

@@ -12,22 +12,22 @@ as soon as the inner nursery is left: a newer connection may be waiting for it.
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
 
 import attrs
 import trio
 
-from listenai.audio import Encoding
-from listenai.conversation.device_tools import DeviceTools
-from listenai.conversation.dialogue import Decoder, Dialogue, Engines
+from listenai.conversation.decoding import Decoding
+from listenai.conversation.device_tools import DeviceTools, check_device_tools
+from listenai.conversation.dialogue import Dialogue, Engines
 from listenai.conversation.limits import Kind, measure
 from listenai.conversation.outbox import Outbox
 from listenai.conversation.replying import Limits
 from listenai.conversation.writer import Writer, message_bytes
 from listenai.dialects.base import NEVER, Dialect
 from listenai.effects import Effects
-from listenai.errors import DeviceStalled, EngineError, ErrorCode, ProtocolError
+from listenai.errors import DeviceStalled, ErrorCode, ProtocolError
 from listenai.events import (
     Answer,
     AudioReceived,
@@ -40,6 +40,8 @@ from listenai.events import (
     Request,
     SessionEnd,
     SessionStart,
+    SpeechDiscarded,
+    SpeechFinished,
     State,
     StatusChanged,
 )
@@ -51,8 +53,6 @@ _log = logging.getLogger(__name__)
 
 # Saving and releasing a session, in seconds: less than a newer connection waits for it.
 LET_GO_SECONDS = 1.0
-# Encoded audio is decoded in pieces of a few milliseconds: the loop has others to serve.
-DECODED_BYTES = 8 << 10
 
 
 @attrs.frozen
@@ -74,6 +74,7 @@ class Goodbye:
     reason: str = ""
 
 
+TAKEN_OVER = 4001
 GOING_AWAY = Goodbye(1001, "the server is going away")
 
 
@@ -99,7 +100,8 @@ class Conversation:
         self._limits, self._observer = limits, observer
         self._outbox = Outbox()
         self._writer = Writer(wire, dialect, self._outbox, observer, deadlines.stall, self._told)
-        self._decoder: tuple[tuple[Encoding, int], Decoder] | None = None
+        self._decoding = Decoding(engines.make_decoder)
+        self._asked = SessionStart()  # by the device, though it may have been refused
         self._deadline = NEVER  # which the dialect is known to wait for
         self._deadline_changed = trio.Event()
         self._dialogue: Dialogue | None = None
@@ -145,14 +147,20 @@ class Conversation:
                 self._outbox.close()
         except* DeviceGone as group:
             _log.debug("device_left")
-            self._writer.hand_back_unsent()
+            self._hand_back_unsent()
             self._say_goodbye(Goodbye(_close_code(group), "the device left"))
         except* DeviceStalled as group:
             _log.warning("device_stalled: %s", group.exceptions[0])
+            self._hand_back_unsent()
             self._say_goodbye(Goodbye(1008, "the device does not read"))
         await self._wire.aclose(self._goodbye.code, self._goodbye.reason)
         if failure:
             raise failure
+
+    def _hand_back_unsent(self) -> None:
+        """What the device missed, unless a newer connection of its has it all."""
+        if self._goodbye.code != TAKEN_OVER:
+            self._writer.hand_back_unsent()
 
     # --- reading ---------------------------------------------------------------------------
 
@@ -167,16 +175,27 @@ class Conversation:
         return message
 
     async def _take(self, message: Message) -> None:
-        try:
+        with self._telling_mistakes():
             for request in self._dialect.receive(message, trio.current_time()):
                 await self._handle(request)
-        except ProtocolError as error:
-            self._outbox.post(ErrorReported(error.code, str(error)))
         self._note_deadline()
 
+    @contextmanager
+    def _telling_mistakes(self) -> Iterator[None]:
+        """What the device, or its dialect, may not ask is told, and nothing else happens."""
+        try:
+            yield
+        except ProtocolError as error:
+            self._outbox.post(ErrorReported(error.code, str(error)))
+
     async def _handle(self, request: Request) -> None:
-        if isinstance(request, EncodedAudio):
-            request = await self._decode(request)
+        match request:
+            case EncodedAudio():
+                request = await self._decoding.decode(request)
+            case SpeechFinished() | SpeechDiscarded():
+                self._decoding.end()
+            case SessionStart() if not self._dialogue:
+                self._asked = request
         if not isinstance(request, AudioReceived):  # too many of them, and `received` is told
             self._observer.observe(request, trio.current_time())
         if await self._is_too_much(request):
@@ -196,25 +215,8 @@ class Conversation:
                 self._say_goodbye(Goodbye(1000, "session ended"))
                 self._inner.cancel_scope.cancel()
             case _:
-                dialogue = self._dialogue or await self._begin(SessionStart())  # as if asked for
+                dialogue = self._dialogue or await self._begin(self._asked)  # as if asked again
                 await dialogue.handle(request)
-
-    async def _decode(self, audio: EncodedAudio) -> AudioReceived:
-        """Plain audio; raises ProtocolError for what is none.  A decoder lives until another
-        encoding comes."""
-        made_for = audio.encoding, audio.sample_rate
-        try:
-            if self._decoder is None or self._decoder[0] != made_for:
-                self._decoder = made_for, self._engines.make_decoder(*made_for)
-            pcm = bytearray()
-            for start in range(0, len(audio.data), DECODED_BYTES):
-                pcm += self._decoder[1].push(audio.data[start : start + DECODED_BYTES])
-                await trio.lowlevel.checkpoint()
-        except ValueError as error:
-            raise ProtocolError(ErrorCode.INVALID_MESSAGE, f"audio: {error}") from error
-        except EngineError as error:
-            raise ProtocolError(error.code, f"audio: {error}") from error
-        return AudioReceived(bytes(pcm))
 
     async def _is_too_much(self, request: Request) -> bool:
         """Whether a limit refuses the request, which the device is told; audio waits instead."""
@@ -234,13 +236,12 @@ class Conversation:
         if self._dialogue:
             message = f"this connection has the session {self._dialogue.session.id!r} already"
             raise ProtocolError(ErrorCode.SESSION_ERROR, message)
-        for schema in request.device_tools:
-            try:
-                self._engines.checker.check_schema(schema)
-            except ValueError as error:
-                message = f"start_session.device_tools: {schema.name!r}: {error}"
-                raise ProtocolError(ErrorCode.INVALID_MESSAGE, message) from error
-        lease = await self._claim(request.session_id)
+        try:
+            check_device_tools(self._engines.checker, request.device_tools)
+            lease = await self._claim(request.session_id)
+        except ProtocolError:  # what it asks for next is another session, on the same device
+            self._asked = SessionStart(capabilities=request.capabilities)
+            raise
         session = lease.session
         if not lease.restored:
             session.configuration = session.configuration.merged(
@@ -294,7 +295,7 @@ class Conversation:
         self._leave_to_newer()
 
     def _leave_to_newer(self) -> None:
-        self._say_goodbye(Goodbye(4001, "taken over by a newer connection"))
+        self._say_goodbye(Goodbye(TAKEN_OVER, "taken over by a newer connection"))
         self._inner.cancel_scope.cancel()
 
     def _note_change(self) -> None:
@@ -353,8 +354,9 @@ class Conversation:
             with trio.move_on_at(self._deadline) as timer:
                 await self._deadline_changed.wait()
             if timer.cancelled_caught:
-                for request in self._dialect.expire(trio.current_time()):
-                    await self._handle(request)
+                with self._telling_mistakes():
+                    for request in self._dialect.expire(trio.current_time()):
+                        await self._handle(request)
 
     async def _ping(self) -> None:
         while True:

@@ -10,6 +10,17 @@ import trio
 
 from listenai.errors import ErrorCode, ProtocolError, ToolError
 from listenai.events import DeviceToolReturned, ToolSchema
+from listenai.tools.base import ArgumentChecker
+
+
+def check_device_tools(checker: ArgumentChecker, tools: Sequence[ToolSchema]) -> None:
+    """Raises ProtocolError for a schema that arguments cannot be checked by."""
+    for schema in tools:
+        try:
+            checker.check_schema(schema)
+        except ValueError as error:
+            message = f"start_session.device_tools: {schema.name!r}: {error}"
+            raise ProtocolError(ErrorCode.INVALID_MESSAGE, message) from error
 
 
 @attrs.define(eq=False)

@@ -8,12 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from typing import Protocol
 
 import attrs
 import trio
 
-from listenai.audio import Encoding
 from listenai.conversation.actions import (
     Action,
     BeginTurn,
@@ -26,12 +24,14 @@ from listenai.conversation.actions import (
     ToolFinished,
 )
 from listenai.conversation.background_tools import BackgroundTools
+from listenai.conversation.decoding import MakeDecoder
 from listenai.conversation.device_tools import DeviceTools
 from listenai.conversation.echo import open_policy
 from listenai.conversation.floor import Floor
 from listenai.conversation.listening import Listening, Mark
 from listenai.conversation.music_player import MusicPlayer, MusicSource
 from listenai.conversation.outbox import Gate, Outbox
+from listenai.conversation.own_voice import OwnVoice
 from listenai.conversation.replying import MAX_WAITING_TURNS, Limits, Replying
 from listenai.conversation.speaking import MakeResampler, Speaking
 from listenai.conversation.thinking import Thinking
@@ -80,13 +80,6 @@ DialogueRequest = (
 )
 
 
-class Decoder(Protocol):
-    """Encoded audio of one device in, plain audio out."""
-
-    def push(self, data: bytes) -> bytes:
-        """int16 mono 16 kHz, as much as is complete; ValueError for what is no such audio."""
-
-
 @attrs.frozen
 class Engines:
     """Everything shared that hears, thinks and speaks."""
@@ -95,7 +88,7 @@ class Engines:
     chat_model: ChatModel
     synthesizer: Synthesizer
     make_resampler: MakeResampler
-    make_decoder: Callable[[Encoding, int], Decoder]  # of an encoding at a rate, Hz
+    make_decoder: MakeDecoder
     make_tools: Callable[[Session, MusicPlayer], ToolRegistry]
     checker: ArgumentChecker
     music: MusicSource
@@ -135,8 +128,12 @@ class Dialogue:
         self._forgetting = False  # the history ends with the turns that were begun
         self._background = BackgroundTools(outbox, session, effects, self._tool_finished)
         self._listening = Listening(engines.recognizers, self._hear, self._marked)
-        self._echo = open_policy(capabilities, profile, engines.make_echo_canceller)
-        self._told_echo = self._echo.echo
+        self._own_voice = OwnVoice(
+            open_policy(capabilities, profile, engines.make_echo_canceller),
+            self._listening,
+            self._tell_duplex,
+            profile.paced,
+        )
         self._replying = Replying(
             Thinking(
                 engines.chat_model,
@@ -178,7 +175,7 @@ class Dialogue:
         self.floor = Floor(
             last_turn_id=session.last_turn_id,
             max_waiting_turns=MAX_WAITING_TURNS,
-            is_echo=self._is_echo,
+            is_echo=self._own_voice.is_own,
         )
         self._floor_changed = trio.Event()
         self._shown: State | None = None
@@ -192,7 +189,7 @@ class Dialogue:
             nursery.start_soon(self._music.run)
             nursery.start_soon(self._replying.run)
             await self._listening.run(
-                suspicion=self._echo.suspicion,
+                suspicion=self._own_voice.suspicion,
                 cap_seconds=self._profile.utterance_seconds,
                 conditioning=self._profile.conditioning,
             )
@@ -215,10 +212,9 @@ class Dialogue:
         """Does what the device asks; only audio may have to wait.  Raises ProtocolError."""
         match request:
             case AudioReceived(pcm=pcm):
-                heard = self._echo.heard(pcm, trio.current_time())
-                self._use_duplex()
-                await self._listening.put(heard)
+                await self._own_voice.listen(pcm)
             case SpeechFinished() | SpeechDiscarded():
+                self._own_voice.end()
                 await self._listening.put_mark(request)
             case TextTyped() | InterruptPressed():
                 if isinstance(request, InterruptPressed) and self.floor.quiet:
@@ -226,7 +222,7 @@ class Dialogue:
                 self._apply(self.floor.handle(request, trio.current_time()))
             case PlaybackReported():
                 self._replying.report(request)
-                self._echo.report(request, trio.current_time())
+                self._own_voice.report(request)
             case Configuration():
                 self._configure(request)
             case DeviceToolReturned():
@@ -279,25 +275,15 @@ class Dialogue:
     @property
     def duplex(self) -> Duplex:
         """Whether speech interrupts."""
-        return self._echo.duplex
+        return self._own_voice.duplex
 
     def sent(self, notice: Notice) -> None:
         """The device is given this."""
-        self._echo.sent(notice, trio.current_time())
-        self._use_duplex()
+        self._own_voice.sent(notice)
 
-    def _is_echo(self, text: str) -> bool:
-        own = self._echo.is_own(text, trio.current_time())
-        self._use_duplex()
-        return own
-
-    def _use_duplex(self) -> None:
-        """More, or less, may be known of the device's echo than was told."""
-        if self._echo.echo is not self._told_echo:
-            self._told_echo = self._echo.echo
-            self._listening.suspect_after(self._echo.suspicion)
-            state = self._shown or State.LISTENING
-            self._outbox.post(StatusChanged(state, self.session.id, duplex=self.duplex))
+    def _tell_duplex(self, duplex: Duplex) -> None:
+        state = self._shown or State.LISTENING
+        self._outbox.post(StatusChanged(state, self.session.id, duplex=duplex))
 
     # --- the floor -------------------------------------------------------------------------
 
@@ -307,7 +293,7 @@ class Dialogue:
         self.session.last_segment_id = numbered.segment_id
         self._observe(numbered, trio.current_time())
         if isinstance(event, SpeechStarted):
-            self._echo.speech_began(trio.current_time())
+            self._own_voice.speech_began()
         if self._profile.tell_voice and isinstance(event, SpeechStarted | SpeechEnded):
             threshold = event.loudness_threshold if isinstance(event, SpeechStarted) else None
             self._outbox.post(VoiceNoticed(isinstance(event, SpeechStarted), threshold))

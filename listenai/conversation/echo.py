@@ -60,6 +60,7 @@ BEGINNING_SECONDS = 0.5
 # a burst.  What stays late comes from a microphone that was off, soon known where it is very late.
 LONGEST_STALL_SECONDS, BURST_SECONDS = 1.5, 0.15
 LATE_SECONDS = 2.0
+LONGEST_OUTAGE_SECONDS = 5.0  # later audio was not held up on its way: nothing was recorded
 GAP_SECONDS = 0.3  # nothing came: lateness is looked at anew
 
 # Of what a canceller leaves: it is learning the room as long as there is anything but noise.
@@ -99,6 +100,8 @@ class _MicrophoneClock:
         if self.gap or late < 0:
             self._heard_until, late = now - seconds, 0.0
         if now > self._came_at + GAP_SECONDS:
+            if late > LONGEST_OUTAGE_SECONDS:  # the microphone was off
+                self._heard_until, self.gap, late = now - seconds, True, 0.0
             self._least_late, self._looked_at = float("inf"), now
         self._came_at = now
         self._least_late = min(self._least_late, late)
@@ -241,7 +244,7 @@ class EchoPolicy:
         May change `echo`.
         """
         heard_at = self._microphone.hear(pcm, now)
-        whole = self._whole_samples(pcm) if self._learns else pcm
+        whole = self._whole_samples(pcm)
         if self.canceller:
             pcm = whole
         if heard_at > self._audible_until() + self._tail:
@@ -271,6 +274,10 @@ class EchoPolicy:
 
     def _no_evidence(self) -> EchoEvidence:
         return EchoEvidence(LEFT_SECONDS, LEFT_QUIET_SHARE) if self.canceller else EchoEvidence()
+
+    def end_audio(self) -> None:
+        """What comes next does not follow on what came last."""
+        self._half_sample = b""
 
     def _whole_samples(self, pcm: bytes) -> bytes:
         if not self._half_sample and len(pcm) % SAMPLE_BYTES == 0:

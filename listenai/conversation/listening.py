@@ -1,8 +1,7 @@
 """Audio → recognizer → speech events, for one connection.
 
 The recognizer is plain code and never waits: whoever has audio gives it to it at once, without
-a queue or a task between.  A message that is more than about a millisecond of work is given in
-pieces, so that one of them cannot hold up the loop.
+a queue or a task between, and in pieces, so that a long message cannot hold up the loop.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ from listenai.events import SpeechDiscarded, SpeechFinished
 from listenai.settings import EffectiveConfiguration
 from listenai.speech import SpeechEvent
 
-MAX_PIECE_BYTES = 16 * 512  # 16 VAD frames are about a millisecond of work
+MAX_PIECE_BYTES = 16 * 512  # 16 VAD frames are about a millisecond of work, and 256 ms
 
 Mark = SpeechFinished | SpeechDiscarded  # what is meant is the audio before it
 
@@ -35,14 +34,9 @@ class Listening:
     _opened: trio.Event = attrs.field(factory=trio.Event)
 
     async def put(self, pcm: bytes) -> None:
-        """Listens to audio; waits while there is no ear yet."""
+        """Listens to at most MAX_PIECE_BYTES of audio; waits while there is no ear yet."""
         recognizer = self._recognizer or await self._wait_opened()
-        if len(pcm) <= MAX_PIECE_BYTES:
-            recognizer.accept(pcm)
-            return
-        for start in range(0, len(pcm), MAX_PIECE_BYTES):
-            recognizer.accept(pcm[start : start + MAX_PIECE_BYTES])
-            await trio.lowlevel.checkpoint()
+        recognizer.accept(pcm)
 
     async def put_mark(self, mark: Mark) -> None:
         """The utterance ends here."""

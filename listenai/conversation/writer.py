@@ -12,7 +12,7 @@ import trio
 from listenai.conversation.outbox import Outbox
 from listenai.dialects.base import Dialect
 from listenai.errors import DeviceStalled
-from listenai.events import Answer, Notice
+from listenai.events import Answer, Notice, State, StatusChanged
 from listenai.observer import ConnectionObserver
 from listenai.wire import Message, Wire
 
@@ -46,10 +46,15 @@ class Writer:
                     self._unsent.popleft()
 
     def hand_back_unsent(self) -> None:
-        """The device has left: its dialect may keep for it what still waits here."""
+        """The device has left: its dialect may keep for it what still waits here.
+
+        That the connection is over it knows by then.
+        """
         for event in self._outbox.take_posted():
-            self._unsent.extend(self._translate(event))
-        self._dialect.undelivered(self._unsent, trio.current_time())
+            if not (isinstance(event, StatusChanged) and event.state is State.CLOSING):
+                self._unsent.extend(self._translate(event))
+        self._dialect.undelivered(tuple(self._unsent), trio.current_time())
+        self._unsent.clear()
 
     def _translate(self, event: Notice) -> Sequence[Message]:
         now = trio.current_time()

@@ -13,8 +13,8 @@ import attrs
 
 KEPT_SECONDS = 60.0  # spec 004, "WebSocket Options": reconnectTimeout
 MAX_MESSAGES = 256  # of one box: far more than a conversation leaves unsent
-MAX_BYTES = 1 << 20  # of one box
-MAX_BOXES = 128  # a whole full server that loses its network; 128 MiB at the very most
+MAX_BYTES = 1 << 20  # of one box, in UTF-8
+MAX_BOXES = 128  # a whole full server that loses its network; 128 MiB in UTF-8
 
 Address = tuple[str, str]  # user, call
 

@@ -72,10 +72,6 @@ class Negotiator:
         """Whether a dialect of this path asks for a key itself, so that a handshake need not."""
         return any(row.identify is not None for row in self._rows.get(_bare(path), ()))
 
-    def choose(self, path: str, first_message: Message) -> Dialect:
-        """A new dialect for a connection, as `row_for` decides."""
-        return self.row_for(path, first_message).make()
-
     def row_for(self, path: str, first_message: Message) -> DialectRow:
         """The row of a connection's dialect, whatever its first message is.
 
@@ -116,6 +112,8 @@ def opening_of(message: Message) -> JsonObject | None:
         return None
     try:
         value = json.loads(message)
+        if "\\u" in message:  # escapes can spell half of a surrogate pair, which is no text
+            json.dumps(value, ensure_ascii=False).encode()
     except (ValueError, RecursionError):  # JSON errors are ValueErrors, as are endless integers
         return None
     return value if isinstance(value, dict) else None

@@ -96,6 +96,7 @@ class NinjaDialect:
     _options: Options = attrs.field(factory=Options)  # as the device asked
     _user_id: str = ""
     _call_id: str = ""
+    _ended: bool = False  # by the device: it wants nothing of its call any more
     _silent_at: float = NEVER  # when too long nothing was heard
     _heartbeat_at: float = NEVER
     _encoding: Encoding = Encoding.PCM  # of audio from the device
@@ -132,6 +133,7 @@ class NinjaDialect:
                 return self._audio(data.audio)
             case SessionEnd():
                 self._check_begun()
+                self._ended = True
                 return (events.SessionEnd(),)
             case Metrics():
                 self._check_begun()
@@ -323,9 +325,17 @@ class NinjaDialect:
 
     def undelivered(self, messages: Sequence[Message], now: float) -> None:
         """Keeps the text messages for a device that comes back to its call in time."""
-        texts = [message for message in messages if isinstance(message, str)]
-        if self._call_id and texts:
+        texts = [
+            message
+            for message in messages
+            if isinstance(message, str) and not message.startswith(_OF_ONE_CONNECTION)
+        ]
+        if self._call_id and texts and not self._ended:
             self.mailboxes.put((self._user_id, self._call_id), texts, now)
+
+
+# What is no news on another connection.
+_OF_ONE_CONNECTION = ('{"type":"connection_status"', '{"type":"heartbeat"')
 
 
 def _encoding_of(mime_type: str) -> Encoding:

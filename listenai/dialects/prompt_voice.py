@@ -5,7 +5,7 @@ found by the detector, or ends with the capture.  A capture that starts during a
 pages have a button for talking.  The device is told transcripts, tokens and speech in numbered
 WAV chunks.  Whatever becomes of a reply, it ends with one `llm_token` that is done, one
 `tts_complete` and one `metrics`, in this order; a reply that was interrupted says so between
-the first two.
+the first two, or after `tts_complete` where all of it was sent already.
 """
 
 from __future__ import annotations

@@ -54,7 +54,8 @@ class HostedChatModel:
                 yield reply
         except ChatModelError as error:
             ours = re.compile("|".join(map(re.escape, self._names)))
-            raise ChatModelError(ours.sub(lambda m: self._names[m[0]], str(error))) from error
+            told = ours.sub(lambda m: self._names[m[0]], str(error))
+            raise ChatModelError(told, timed_out=error.timed_out) from error
 
 
 @asynccontextmanager

@@ -239,9 +239,13 @@ class _Process:
 
     @classmethod
     async def start(cls, command: Sequence[str]) -> _Process:
-        return cls(
-            await trio.lowlevel.open_process(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-        )
+        try:
+            process = await trio.lowlevel.open_process(
+                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+            )
+        except OSError as error:
+            raise SynthesizerError(f"pyttsx3's process cannot be started: {error}") from error
+        return cls(process)
 
     async def speak(self, text: str, voice: str) -> bytes:
         assert self._process.stdin

@@ -50,7 +50,9 @@ def main() -> None:
     for line in sys.stdin.buffer:
         asked = json.loads(line)
         try:
-            _, pcm = _speak(engine, file, asked["text"], asked["voice"])
+            spoken, pcm = _speak(engine, file, asked["text"], asked["voice"])
+            if spoken != rate:
+                raise ValueError(f"this voice has {spoken} samples a second, the others {rate}")
         except Exception as error:
             _answer(answers, {"error": f"{type(error).__name__}: {error}"})
         else:

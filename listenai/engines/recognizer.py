@@ -141,7 +141,11 @@ class SegmentingRecognizer:
             self._accept_frame(frame, now)
 
     def end_speech(self) -> None:
-        """Ends the segment that is going on, however short it is; its transcript follows."""
+        """Ends the segment that is going on, however short it is; its transcript follows.
+
+        So does the audio: part of a frame that is waiting for the rest is forgotten.
+        """
+        self._framer.reset()
         if self._segment is not None:
             self._segmenter.end()
             self._hear(self._end_segment(self._segment, keep=True))

@@ -16,10 +16,12 @@ from pathlib import Path
 from types import MappingProxyType
 
 from listenai.audio import SAMPLE_BYTES, SAMPLE_RATE
+from listenai.conversation.decoding import MAX_DECODED_BYTES
 from listenai.conversation.listening import MAX_PIECE_BYTES
 from listenai.conversation.mixer import MOST_SECONDS
 from listenai.conversation.outbox import MAX_POSTED
 from listenai.conversation.replying import MAX_WAITING_TURNS
+from listenai.dialects.hotpin_reply import MAX_WAV_BYTES
 from listenai.dialects.messages import MAX_TEXT, SAMPLE_RATES
 from listenai.errors import ConfigurationError
 from listenai.server.addresses import subscriber
@@ -39,6 +41,7 @@ MESSAGES_HELD = 2
 TAKES_HELD = 2  # an utterance being heard, and the one before it that is still transcribed
 CHARACTER_BYTES = 4  # Python keeps all of a text at the width of its widest character
 # Measured: tasks, scopes, parser and dialogue of a connection that listens take 150 to 250 KiB.
+ECHO_BYTES = 512 << 10  # a canceller (350 KiB), and what was played in the last 4 s
 OBJECT_BYTES = 384 * 1024
 
 _MEMINFO = Path("/proc/meminfo")  # in KiB
@@ -63,6 +66,9 @@ def connection_bounds(
             "one read": RECEIVE_BYTES,
             "messages": MESSAGES_HELD * MAX_MESSAGE_BYTES,
             "audio being listened to": MAX_PIECE_BYTES,
+            "audio, decoded": 2 * MAX_DECODED_BYTES,
+            "echo": ECHO_BYTES,
+            "reply collected for a Hotpin device": 2 * MAX_WAV_BYTES,
             "voice detector": detector_bytes,
             "utterance": TAKES_HELD * (take + take // 8),  # a growing bytearray takes an eighth
             "notices": MAX_POSTED * MAX_TEXT * CHARACTER_BYTES,

@@ -47,7 +47,7 @@ async def receive_next(stream: PeerStream, max_bytes: int) -> bytes | bytearray:
             await trio.lowlevel.wait_readable(stream.socket)
             with suppress(BlockingIOError):  # the kernel was mistaken
                 return os.read(stream.socket.fileno(), max_bytes)
-    except OSError as error:
+    except (OSError, ValueError) as error:  # ValueError: we have closed it ourselves
         raise trio.BrokenResourceError(str(error)) from error
 
 

@@ -8,13 +8,24 @@ from typing import Any
 
 import attrs
 import trio
-from fakes import FULL, Envelope, EventDialect, FakeDevice, Talking, speech
+from fakes import (
+    FULL,
+    Envelope,
+    EventDialect,
+    FakeDevice,
+    PlainDecoder,
+    Talking,
+    UnsharedLease,
+    speech,
+)
 
 from listenai.audio import Encoding
-from listenai.device import DeviceProfile
+from listenai.device import Capabilities, DeviceProfile
+from listenai.errors import ErrorCode, ProtocolError
 from listenai.events import (
     Answer,
     AudioChunk,
+    AudioReceived,
     EncodedAudio,
     ErrorReported,
     HangUp,
@@ -22,6 +33,8 @@ from listenai.events import (
     InterruptPressed,
     PingReceived,
     PongSent,
+    SpeechDiscarded,
+    SpeechFinished,
     State,
     StatusChanged,
     TextDone,
@@ -30,7 +43,8 @@ from listenai.events import (
     TurnMetrics,
     VoiceNoticed,
 )
-from listenai.settings import Configuration
+from listenai.sessions.base import Lease, Session
+from listenai.settings import Configuration, EffectiveConfiguration
 from listenai.wire import DeviceGone
 
 
@@ -221,3 +235,78 @@ async def test_a_reply_may_be_text_alone(autojump_clock):
     [ended] = talk.device.times(TurnMetrics)
     assert ended < 1
     assert talk.history[-1] == ("assistant", talk.device.events(TextDone)[0].text.strip())
+
+
+async def test_a_message_is_no_hour_of_silence(autojump_clock):
+    """However well it was encoded: such a message is refused, and the next one is heard."""
+    talk = Talking(engines={"make_decoder": lambda _encoding, _rate: Swelling()})
+    talk.device.say(EncodedAudio(bytes(100_000), Encoding.WEBM_OPUS, 48_000))
+    talk.device.say(EncodedAudio(b"well", Encoding.WEBM_OPUS, 48_000))
+    await run_briefly(talk)
+    [error] = talk.device.events(ErrorReported)
+    assert "two minutes" in error.message
+    assert len(b"".join(talk.recognizer.accepted)) == 4 * 1000
+
+
+class Swelling:
+    """Makes a thousand bytes of each."""
+
+    def push(self, data: bytes) -> bytes:
+        return data * 1000
+
+
+async def test_a_mark_ends_a_run_of_encoded_audio(autojump_clock):
+    """Half a sample that nobody completed is not put before the next utterance."""
+    made: list[int] = []
+
+    def make(_encoding: Encoding, rate: int) -> PlainDecoder:
+        made.append(rate)
+        return PlainDecoder(Encoding.PCM, rate)
+
+    talk = Talking(engines={"make_decoder": make})
+    audio = EncodedAudio(b"odd", Encoding.PCM, 48_000)
+    talk.device.say(audio, audio, SpeechFinished(), audio, SpeechDiscarded(), audio)
+    await run_briefly(talk)
+    assert made == [48_000] * 3
+
+
+class StalledDevice(FakeDevice):
+    """Takes nothing more after a pong was due."""
+
+    async def send(self, message: Envelope) -> None:
+        if isinstance(message.event, PongSent):
+            await trio.sleep_forever()
+        await super().send(message)
+
+
+async def test_what_a_stalled_device_missed_is_handed_back(autojump_clock):
+    """It may only have lost its network; that the connection is over is no news by then."""
+    dialect = EventDialect()
+    talk = Talking(dialect=dialect, device=StalledDevice())
+    talk.device.say(PingReceived(1), PingReceived(2))
+    await talk.run()
+    assert talk.device.closed == (1008, "the device does not read")
+    assert [event.id for event in dialect.kept if isinstance(event, PongSent)] == [1, 2]
+    assert not [event for event in dialect.kept if isinstance(event, StatusChanged)]
+
+
+class ForeignSessions:
+    """Has one session, which is somebody else's; gives others."""
+
+    async def claim(self, session_id: str | None, owner: str) -> Lease:
+        if session_id == "foreign":
+            raise ProtocolError(ErrorCode.SESSION_ERROR, "that one is somebody else's")
+        return UnsharedLease(Session("own", 0.0, EffectiveConfiguration()))
+
+
+async def test_a_refused_session_leaves_the_device_what_it_is(autojump_clock):
+    """What comes next is talked about in another session, with the capabilities it told."""
+    shows = Capabilities(display_text=True)
+    talk = Talking(device=FakeDevice(shows), sessions=ForeignSessions(), session_id="foreign")
+    talk.device.say(AudioReceived(b"hello"))
+    await run_briefly(talk)
+    [error] = talk.device.events(ErrorReported)
+    assert error.code == "SESSION_ERROR"
+    assert talk.session.id == "own"
+    assert talk.dialogue._capabilities == shows
+    assert talk.recognizer.accepted == [b"hello"]

@@ -18,6 +18,7 @@ from listenai.dialects.negotiate import (
     DialectRow,
     Negotiator,
     Stranger,
+    opening_of,
 )
 
 LISTENAI = DialectRow("ListenAI", ("/", "/listenai", "/ws"), ListenAIDialect)
@@ -49,7 +50,7 @@ def test_listenai_alone_is_spoken_on_its_paths(path: str) -> None:
     negotiator = Negotiator([LISTENAI])
     assert negotiator.refuse(path) is None
     for first in ("", "{}", '{"session_id":"a"}', b"\0\0"):
-        assert type(negotiator.choose(path, first)) is ListenAIDialect
+        assert type(negotiator.row_for(path, first).make()) is ListenAIDialect
 
 
 @pytest.mark.parametrize("path", ["", "/ws3", "/ws/", "//", "ws", "/listenai/..", "?/ws", "/WS"])
@@ -66,7 +67,7 @@ def test_an_unknown_path_is_refused_with_the_known_ones(path: str) -> None:
     ):
         assert known in reason
     with pytest.raises(ValueError, match="unknown path"):
-        SHARED.choose(path, "{}")
+        SHARED.row_for(path, "{}").make()
 
 
 def test_a_long_path_makes_a_short_reason() -> None:
@@ -104,15 +105,15 @@ def test_on_a_shared_path_the_first_message_decides(
     first: str | bytes, kind: type[Dialect]
 ) -> None:
     """Who claims it gets it, and ListenAI what nobody claims."""
-    assert type(SHARED.choose("/ws", first)) is kind
-    assert type(SHARED.choose("/ws?a=b", first)) is kind
+    assert type(SHARED.row_for("/ws", first).make()) is kind
+    assert type(SHARED.row_for("/ws?a=b", first).make()) is kind
 
 
 def test_a_path_of_its_own_needs_no_claim() -> None:
     """On /hotpin everything is Hotpin, right or wrong."""
     for first in ("", b"", '{"type":"start"}'):
-        assert type(SHARED.choose("/hotpin", first)) is HotpinDialect
-        assert type(SHARED.choose("/ws2", first)) is PromptDialect
+        assert type(SHARED.row_for("/hotpin", first).make()) is HotpinDialect
+        assert type(SHARED.row_for("/ws2", first).make()) is PromptDialect
 
 
 def test_every_connection_has_a_dialect_of_its_own() -> None:
@@ -120,7 +121,7 @@ def test_every_connection_has_a_dialect_of_its_own() -> None:
     profile = DeviceProfile(history_messages=3)
     row = DialectRow("ListenAI", ("/",), lambda: ListenAIDialect(profile))
     negotiator = Negotiator([row])
-    first, second = negotiator.choose("/", ""), negotiator.choose("/", "")
+    first, second = negotiator.row_for("/", "").make(), negotiator.row_for("/", "").make()
     assert first is not second
     assert first.profile is second.profile is profile
 
@@ -154,7 +155,7 @@ JSONISH = st.recursive(
 @given(st.text() | st.binary() | JSONISH.map(json.dumps))
 def test_there_is_a_dialect_for_every_first_message(first: Any) -> None:
     """Nothing is raised, and nobody gets what it does not claim."""
-    dialect = SHARED.choose("/ws", first)
+    dialect = SHARED.row_for("/ws", first).make()
     if isinstance(dialect, HotpinDialect):
         opening = json.loads(first)
         assert "session_id" in opening
@@ -175,3 +176,9 @@ def test_a_dialect_may_ask_for_a_key_itself() -> None:
     assert not any(map(SHARED.authenticates_in_band, SHARED.dialects))
     assert negotiator.row_for("/ws", '{"session_id":"a"}') is asking
     assert negotiator.row_for("/ws", '{"type":"ping"}') is LISTENAI
+
+
+def test_half_of_a_surrogate_pair_is_no_opening() -> None:
+    """It is no text: nothing could be made of it but a mistake in front of who asks for keys."""
+    assert opening_of('{"session_id":"a","api_key":"\\ud800"}') is None
+    assert opening_of('{"session_id":"\\ud83d\\ude00"}') == {"session_id": "\U0001f600"}

@@ -245,7 +245,7 @@ OTHER = DialectRow("ListenAI", ("/", "/ws"), dialect)
 def test_a_row_is_all_that_a_server_needs() -> None:
     """It is chosen by its path, and by its greeting where the path is shared."""
     negotiator = Negotiator([OTHER, ROW])
-    sixth: Dialect = negotiator.choose("/sixth", b"anything")
+    sixth: Dialect = negotiator.row_for("/sixth", b"anything").make()
     assert isinstance(sixth, SixthDialect)
     assert negotiator.row_for("/ws", HELLO) is ROW
     assert negotiator.row_for("/ws", '{"type":"start_session"}') is OTHER

@@ -54,6 +54,9 @@ async def reply(model: ChatModel, tools: Sequence[ToolSchema] = ()) -> list[Repl
 async def failing(model: ChatModel) -> str:
     with pytest.raises(ChatModelError) as caught:
         await reply(model)
+    cause = caught.value.__cause__
+    if isinstance(cause, ChatModelError):  # in other words, and else the same
+        assert caught.value.timed_out == cause.timed_out
     return str(caught.value)
 
 
