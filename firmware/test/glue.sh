@@ -103,3 +103,6 @@ run speaker address,undefined test/glue_speaker.c test/glue_dma.c main/speaker.c
 run reference address,undefined -DCONFIG_LISTENAI_AFE_REFERENCE_PLAYED=1 test/glue_reference.c \
     test/glue_dma.c main/speaker.c main/ledger.c
 run socket thread test/glue_socket.c main/socket.c components/listenai_core/src/la_mailbox.c
+run button address,undefined "${push[@]}" test/glue_button.c main/main.c main/button.c \
+    main/power.c components/listenai_core/src/*.c
+run provision address,undefined test/glue_provision.c main/provision.c main/store.c

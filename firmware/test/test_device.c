@@ -181,6 +181,49 @@ static void it_heeds_what_the_server_asks_of_it(void **state) {
     assert_int_equal(bench->fake.opened, 2);
 }
 
+static void a_device_that_was_replaced_is_in_no_hurry(void **state) {
+    struct bench *bench = *state;
+    static const int CODES[] = {4001, 1008};
+    become_ready(bench);
+    for (int i = 0; i < 2; i++) {
+        run(bench, LA_BACKOFF_STABLE_MS + 1000); /* a good session, until another has the id */
+        la_device_on_ws_closed(&bench->device, CODES[i]);
+        run(bench, LA_BACKOFF_LONGEST_MS / 2 - 100);
+        assert_int_equal(bench->fake.opened, i + 1);
+        for (int at = 0; bench->fake.opened == i + 1 && at < LA_BACKOFF_LONGEST_MS; at += 16) {
+            run(bench, 16);
+        }
+        assert_int_equal(bench->fake.opened, i + 2);
+        la_device_on_ws_open(&bench->device);
+        say(bench, "{\"type\":\"status\",\"state\":\"ready\",\"session_id\":\"s\"}");
+    }
+    run(bench, LA_BACKOFF_STABLE_MS + 1000);
+    la_device_on_ws_closed(&bench->device, 1006); /* the network: that is worth a hurry */
+    run(bench, LA_BACKOFF_FIRST_MS + 16);
+    assert_int_equal(bench->fake.opened, 4);
+}
+
+static void what_the_server_asked_for_passes(void **state) {
+    struct bench *bench = *state;
+    become_ready(bench);
+    say(bench, "{\"type\":\"error\",\"code\":\"RATE_LIMITED\",\"message\":\"full\","
+               "\"retry_after_ms\":15000}");
+    run(bench, 11000);
+    la_device_on_ws_closed(&bench->device, 1006);
+    run(bench, 3900);
+    assert_int_equal(bench->fake.opened, 1);
+    run(bench, 200);
+    assert_int_equal(bench->fake.opened, 2);
+    la_device_on_ws_open(&bench->device);
+    say(bench, "{\"type\":\"status\",\"state\":\"ready\",\"session_id\":\"s\"}");
+    say(bench, "{\"type\":\"error\",\"code\":\"RATE_LIMITED\",\"message\":\"full\","
+               "\"retry_after_ms\":15000}");
+    run(bench, 15100);
+    la_device_on_ws_closed(&bench->device, 1006);
+    run(bench, LA_BACKOFF_FIRST_MS + 16);
+    assert_int_equal(bench->fake.opened, 3);
+}
+
 static void a_silent_server_is_asked_then_left(void **state) {
     struct bench *bench = *state;
     become_ready(bench);
@@ -254,6 +297,40 @@ static void a_hold_that_nobody_ends_ends(void **state) {
     run(bench, 5100);
     assert_int_equal(la_device_state(&bench->device), LA_STATE_SPEAKING);
     assert_true(bench->fake.played > 0);
+}
+
+/* The last sample is in the air, and nobody has said yet that it is the last: then comes a pause. */
+static void a_hold_at_the_end_of_a_reply_ends_with_it(void **state) {
+    struct bench *bench = *state;
+    become_ready(bench);
+    begin_reply(bench, 600);
+    run(bench, 800);
+    say(bench, "{\"type\":\"pause\",\"stream_id\":1}");
+    assert_int_equal(la_device_state(&bench->device), LA_STATE_HELD);
+    say(bench, "{\"type\":\"tts_audio\",\"state\":\"end\",\"stream_id\":1,\"samples\":9600}");
+    run(bench, 16);
+    assert_true(fake_sent(&bench->fake, "\"played_samples\":9600}"));
+    assert_int_equal(la_device_state(&bench->device), LA_STATE_LISTENING);
+    say(bench, "{\"type\":\"resume\",\"stream_id\":1}");
+    assert_int_equal(la_device_state(&bench->device), LA_STATE_LISTENING);
+    say(bench, "{\"type\":\"tts_audio\",\"state\":\"start\",\"turn_id\":2,\"stream_id\":2,"
+               "\"sample_rate\":16000,\"source\":\"speech\"}");
+    send_audio(bench, 600);
+    run(bench, 320);
+    assert_true(bench->fake.hardware > 0); /* the pause was of the other one */
+}
+
+static void a_reply_at_a_rate_that_the_hardware_refuses_is_over(void **state) {
+    struct bench *bench = *state;
+    become_ready(bench);
+    bench->fake.no_rate = true;
+    say(bench, "{\"type\":\"tts_audio\",\"state\":\"start\",\"turn_id\":1,\"stream_id\":1,"
+               "\"sample_rate\":16000,\"source\":\"speech\"}");
+    assert_int_equal(la_device_state(&bench->device), LA_STATE_SPEAKING);
+    send_audio(bench, 300);
+    run(bench, 32);
+    assert_int_equal(la_device_state(&bench->device), LA_STATE_LISTENING);
+    assert_true(fake_sent(&bench->fake, "\"stream_id\":1,\"played_samples\":0}"));
 }
 
 static void speech_over_a_reply_pauses_it_before_the_server_does(void **state) {
@@ -355,6 +432,27 @@ static void the_button_is_held_to_talk(void **state) {
     frames = bench->fake.frames;
     run(bench, 160);
     assert_int_equal(bench->fake.frames, frames);
+}
+
+static void a_reply_that_comes_while_the_button_is_held_is_stopped(void **state) {
+    struct bench *bench = *state;
+    bench->config.mode = LA_LISTEN_PUSH_TO_TALK;
+    become_ready(bench);
+    bench->fake.pressed = true;
+    run(bench, 160);
+    say(bench, "{\"type\":\"tts_audio\",\"state\":\"start\",\"turn_id\":1,\"stream_id\":1,"
+               "\"sample_rate\":16000,\"source\":\"speech\"}");
+    assert_true(fake_sent(&bench->fake, "\"type\":\"interrupt\""));
+    assert_int_equal(fake_count(&bench->fake, "\"stream_id\":1,\"played_samples\":0}"), 1);
+    send_audio(bench, 600); /* was on its way */
+    int frames = bench->fake.frames;
+    run(bench, 160);
+    assert_int_equal(bench->fake.frames, frames + 10);
+    assert_int_equal(bench->fake.hardware, 0);
+    bench->fake.pressed = false;
+    run(bench, 64);
+    assert_true(fake_sent(&bench->fake, "\"type\":\"end_of_speech\""));
+    begin_reply(bench, 600);
 }
 
 static void the_wake_word_opens_the_microphone(void **state) {
@@ -607,11 +705,15 @@ int main(void) {
         TEST(it_comes_back_with_the_same_session),
         TEST(it_waits_longer_each_time_it_fails),
         TEST(it_heeds_what_the_server_asks_of_it),
+        TEST(a_device_that_was_replaced_is_in_no_hurry),
+        TEST(what_the_server_asked_for_passes),
         TEST(a_silent_server_is_asked_then_left),
         TEST(a_connection_that_never_opens_is_given_up),
         TEST(a_reply_is_played_and_reported),
         TEST(a_reply_is_paused_resumed_and_flushed),
         TEST(a_hold_that_nobody_ends_ends),
+        TEST(a_hold_at_the_end_of_a_reply_ends_with_it),
+        TEST(a_reply_at_a_rate_that_the_hardware_refuses_is_over),
         TEST(speech_over_a_reply_pauses_it_before_the_server_does),
         TEST(a_suspicion_that_the_server_does_not_share_is_given_up),
         TEST(without_room_for_what_follows_it_does_not_pause_first),
@@ -619,6 +721,7 @@ int main(void) {
         TEST(music_goes_on_when_the_speech_over_it_is_flushed),
         TEST(the_button_stops_a_reply),
         TEST(the_button_is_held_to_talk),
+        TEST(a_reply_that_comes_while_the_button_is_held_is_stopped),
         TEST(the_wake_word_opens_the_microphone),
         TEST(tools_are_run_and_answered),
         TEST(the_volume_is_a_tool_and_is_kept),

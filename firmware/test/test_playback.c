@@ -235,8 +235,10 @@ static void another_rate_waits_for_silence(void **state) {
     room->fake.no_rate = true;
     la_playback_start(&room->playback, 3, 22050);
     push(room, 0, 2400);
-    run(room, 400);
-    assert_false(la_playback_knows(&room->playback, 3)); /* this hardware cannot */
+    assert_int_equal(run(room, 400), 2); /* the second, and the third: this hardware cannot */
+    assert_false(la_playback_knows(&room->playback, 3));
+    assert_int_equal(room->playback.last.id, 3);
+    assert_int_equal(played(room, 3), 0);
     assert_int_equal(la_playback_start(&room->playback, 4, 0), LA_ERR_ARGUMENT);
     assert_int_equal(la_playback_start(&room->playback, 4, 1U << 31), LA_ERR_ARGUMENT);
 }

@@ -8,14 +8,14 @@ from typing import Protocol
 import attrs
 import trio
 
-from listenai.audio import Encoding
+from listenai.audio import SAMPLE_BYTES, SAMPLE_RATE, Encoding
 from listenai.errors import EngineError, ErrorCode, ProtocolError
 from listenai.events import AudioReceived, EncodedAudio
 
 STEP_BYTES = 8 << 10  # a few milliseconds of work: the loop has others to serve
-# Of one message, decoded: as much as may come at once (limits.CEILINGS), two minutes.  Silence
-# is encoded so well that a message could become hours of it.
-MAX_DECODED_BYTES = 4 << 20
+# Of one message, decoded: a minute, and the largest message of 8 kHz PCM.  Silence is encoded so
+# well that a message could become hours of it.
+MAX_DECODED_BYTES = 66 * SAMPLE_RATE * SAMPLE_BYTES
 
 
 class Decoder(Protocol):
@@ -56,6 +56,6 @@ class Decoding:
         for start in range(0, len(audio.data), STEP_BYTES):
             pcm += self._decoder[1].push(audio.data[start : start + STEP_BYTES])
             if len(pcm) > MAX_DECODED_BYTES:
-                raise ValueError("more than two minutes of sound at once; send it as it is made")
+                raise ValueError("more than a minute of sound at once; send it as it is made")
             await trio.lowlevel.checkpoint()
         return bytes(pcm)

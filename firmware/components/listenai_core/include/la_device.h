@@ -89,9 +89,9 @@ struct la_device {
     la_ms received_at;       /* when the server was last heard */
     la_ms pinged_at;         /* LA_NEVER: it owes us no answer */
     la_ms reported_at;
-    la_ms ready_at;          /* LA_NEVER: not in this connection */
+    la_ms ready_at;          /* LA_NEVER: not in this connection, or it was refused */
+    la_ms retry_at;          /* the server asked not to be connected to before */
     la_ms button_since;      /* when the button's level last changed */
-    uint32_t retry_after_ms; /* asked for by the server */
     bool button_level;
     bool button_down;        /* after debouncing */
     bool loud;               /* the microphone's last frame was suspicious */

@@ -29,7 +29,7 @@ enum la_event {
     LA_EVENT_HEARING,        /* the server says: the user speaks */
     LA_EVENT_THINKING,       /* the server says: a reply is on its way */
     LA_EVENT_STREAM_STARTED, /* audio follows */
-    LA_EVENT_STREAM_PLAYED,  /* the last sample of the last stream was played */
+    LA_EVENT_STREAM_PLAYED,  /* the last stream is over: la_playback_pump */
     LA_EVENT_PAUSE,          /* of the stream that is open, as the next two */
     LA_EVENT_RESUME,
     LA_EVENT_FLUSH,

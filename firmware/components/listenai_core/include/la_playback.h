@@ -87,8 +87,9 @@ void la_playback_resume(struct la_playback *playback);
 int la_playback_flush(struct la_playback *playback, uint64_t id);
 void la_playback_flush_all(struct la_playback *playback);
 
-/* Hands samples to the hardware as it has room for them.  True: a stream was played to its end
- * (`last` says which); call again, another one may be over too. */
+/* Hands samples to the hardware as it has room for them.  True: a stream is over (`last` says
+ * which), played to its end, or flushed because the hardware refuses its rate; call again, another
+ * one may be over too. */
 bool la_playback_pump(struct la_playback *playback, la_ms now);
 
 /* Samples of a stream that have left the hardware; of one that is over, its last count.

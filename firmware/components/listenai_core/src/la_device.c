@@ -67,9 +67,8 @@ static void wait_to_connect(struct la_device *device) {
         la_backoff_reset(&device->backoff);
     }
     uint32_t chance = device->port.random.bits(device->port.context);
-    la_fsm_wait(&device->fsm,
-                now + la_backoff_next(&device->backoff, chance, device->retry_after_ms));
-    device->retry_after_ms = 0;
+    uint32_t asked_ms = device->retry_at > now ? (uint32_t)(device->retry_at - now) : 0;
+    la_fsm_wait(&device->fsm, now + la_backoff_next(&device->backoff, chance, asked_ms));
 }
 
 static void open_socket(struct la_device *device) {
@@ -146,7 +145,10 @@ void la_device_on_ws_closed(struct la_device *device, int code) {
     }
     la_device_step(device, LA_EVENT_WS_CLOSED);
     if (code == CLOSE_POLICY || code == CLOSE_TAKEN_OVER) {
-        la_backoff_slow(&device->backoff); /* coming back at once would only be refused again */
+        /* Coming back at once would only be refused again, or put out whoever has the id now;
+         * however long the session was good. */
+        device->ready_at = LA_NEVER;
+        la_backoff_slow(&device->backoff);
     }
     wait_to_connect(device);
 }

@@ -131,7 +131,8 @@ void la_device_handle_listenai(struct la_device *device) {
         break;
     case LA_MESSAGE_ERROR:
         device->stats.errors++;
-        device->retry_after_ms = (uint32_t)(message->retry_after_ms & INT32_MAX);
+        device->retry_at =
+            la_device_now(device) + (la_ms)(message->retry_after_ms & INT32_MAX);
         display(device, LA_TEXT_ERROR);
         la_device_step(device, LA_EVENT_FAILED);
         break;

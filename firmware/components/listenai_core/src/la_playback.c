@@ -228,7 +228,8 @@ static struct la_stream *next_stream(struct la_playback *playback) {
     return NULL;
 }
 
-/* Sets the hardware's rate, which can only be done between two sounds. */
+/* Sets the hardware's rate, which can only be done between two sounds.  A stream whose rate the
+ * hardware refuses is flushed. */
 static bool has_rate(struct la_playback *playback, const struct la_stream *stream) {
     if (playback->rate == stream->sample_rate) {
         return true;
@@ -292,11 +293,12 @@ bool la_playback_pump(struct la_playback *playback, la_ms now) {
         return false;
     }
     uint64_t queued_ms = (stream->received - stream->taken) * 1000 / stream->sample_rate;
+    size_t before = playback->count;
     if (has_rate(playback, stream) &&
         la_jitter_plays(&playback->jitter, (uint32_t)queued_ms, stream->ended, now)) {
         hand_over(playback, stream);
     }
-    return false;
+    return playback->count < before;
 }
 
 bool la_playback_played(const struct la_playback *playback, uint64_t id, uint64_t *samples) {
