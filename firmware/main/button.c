@@ -9,7 +9,8 @@ static TaskHandle_t task;
 static la_ms down_since = LA_NEVER;
 
 /* Light sleep knows levels only, no edges.  A level would interrupt for as long as the button is
- * down, so one interrupt is taken, and the next allowed when the button is up again. */
+ * down, so one interrupt is taken, and the next allowed whenever the button is seen up: after a
+ * bounce it may never have been seen down. */
 static void on_level(void *argument) {
     BaseType_t woken = pdFALSE;
     (void)argument;
@@ -41,10 +42,8 @@ bool button_pressed(void *context) {
 
 la_ms button_held_ms(la_ms now) {
     if (!button_pressed(NULL)) {
-        if (down_since != LA_NEVER) {
-            down_since = LA_NEVER;
-            (void)gpio_intr_enable(CONFIG_LISTENAI_BUTTON);
-        }
+        down_since = LA_NEVER;
+        (void)gpio_intr_enable(CONFIG_LISTENAI_BUTTON);
         return 0;
     }
     if (down_since == LA_NEVER) {

@@ -32,11 +32,14 @@
 
 static const char TAG[] = "main";
 
-enum { PRIORITY = 7, SERVER_SIZE = 160, KEY_SIZE = 129, STATISTICS_MS = 60000 };
+enum { PRIORITY = 7, STATISTICS_MS = 60000 };
+
+_Static_assert(sizeof CONFIG_LISTENAI_SERVER_URI <= STORE_SERVER_SIZE, "Server: at most 159 bytes");
+_Static_assert(sizeof CONFIG_LISTENAI_API_KEY <= STORE_KEY_SIZE, "API key: at most 128 bytes");
 
 static struct la_device device;
 static int16_t playback[LA_PLAYBACK_SAMPLES_MIN];
-static char api_key[KEY_SIZE];
+static char api_key[STORE_KEY_SIZE];
 
 static la_ms now_ms(void *context) {
     (void)context;
@@ -116,7 +119,7 @@ static void open_sound(void) {
 }
 
 static void open_network(void) {
-    char server[SERVER_SIZE];
+    char server[STORE_SERVER_SIZE];
     store_setting("server", CONFIG_LISTENAI_SERVER_URI, server, sizeof server);
     store_setting("api_key", CONFIG_LISTENAI_API_KEY, api_key, sizeof api_key);
     wifi_join();
@@ -175,7 +178,9 @@ static _Noreturn void run(void) {
         look_at_button(now);
         look_at_update(now);
         log_statistics(now);
-        (void)ulTaskNotifyTake(pdTRUE, pdMS_TO_TICKS(power_wait(now)));
+        /* The core debounces, so a press that ended the sleep needs a second look soon. */
+        la_ms wait = button_pressed(NULL) ? LA_TICK_MS : power_wait(now);
+        (void)ulTaskNotifyTake(pdTRUE, pdMS_TO_TICKS(wait));
     }
 }
 

@@ -12,7 +12,8 @@ void power_open(void);
 void power_follow(enum la_state state, la_ms now);
 
 /* How long the device's task may wait for something to happen, in ms: a tick, or longer when
- * nothing was heard or said for a while.  To be called at every tick. */
+ * nothing was heard or said for a while.  To be called at every tick with the button up: while it
+ * is down, nothing interrupts the wait. */
 la_ms power_wait(la_ms now);
 
 #endif

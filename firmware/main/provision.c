@@ -25,8 +25,10 @@ static const char REQUEST_KEY[] = "provision";
 static const char PROOF_KEY[] = "proof";
 static const char ENDPOINT[] = "custom-data"; /* where esp_prov.py --custom_data sends */
 
+static const char BLANKS[] = " \t\r\n";
+
 #define GIVE_UP_US (10LL * 60 * 1000 * 1000)
-enum { SETTINGS_SIZE = 288 };
+enum { SETTINGS_SIZE = STORE_SERVER_SIZE + STORE_KEY_SIZE + 16 }; /* with blanks around them */
 
 static char proof[16]; /* the manager keeps the pointer */
 
@@ -73,16 +75,39 @@ static void on_give_up(void *argument) {
     esp_restart();
 }
 
+/* The text without the blanks and line ends around it. */
+static char *stripped(char *text) {
+    text += strspn(text, BLANKS);
+    size_t length = strlen(text);
+    while (length > 0 && strchr(BLANKS, text[length - 1]) != NULL) {
+        length--;
+    }
+    text[length] = '\0';
+    return text;
+}
+
+/* Whether it fits, with its final zero, and is one word: a line end would end an HTTP header. */
+static bool is_word(const char *text, size_t size) {
+    return strlen(text) < size && text[strcspn(text, BLANKS)] == '\0';
+}
+
+static bool is_server(const char *text) {
+    bool socket = strncmp(text, "ws://", strlen("ws://")) == 0 ||
+                  strncmp(text, "wss://", strlen("wss://")) == 0;
+    return socket && is_word(text, STORE_SERVER_SIZE);
+}
+
 static bool keep_settings(char *text) {
     char *key = strchr(text, '\n');
     if (key != NULL) {
         *key++ = '\0';
+        key = stripped(key);
     }
-    if (strncmp(text, "ws://", strlen("ws://")) != 0 &&
-        strncmp(text, "wss://", strlen("wss://")) != 0) {
+    const char *server = stripped(text);
+    if (!is_server(server) || (key != NULL && !is_word(key, STORE_KEY_SIZE))) {
         return false;
     }
-    return store_set(NULL, "server", text) == LA_OK &&
+    return store_set(NULL, "server", server) == LA_OK &&
            (key == NULL || store_set(NULL, "api_key", key) == LA_OK);
 }
 
@@ -90,6 +115,7 @@ static bool keep_settings(char *text) {
 static esp_err_t on_settings(uint32_t session, const uint8_t *in, ssize_t in_length, uint8_t **out,
                              ssize_t *out_length, void *context) {
     char text[SETTINGS_SIZE] = "";
+    char answer[160] = "saved";
     bool kept = false;
     (void)session;
     (void)context;
@@ -97,9 +123,12 @@ static esp_err_t on_settings(uint32_t session, const uint8_t *in, ssize_t in_len
         memcpy(text, in, (size_t)in_length);
         kept = keep_settings(text);
     }
-    const char *answer = kept ? "saved"
-                              : "not saved: first line ws://HOST:PORT/ or wss://..., second line "
-                                "the key, less than 288 bytes in all";
+    if (!kept) {
+        (void)snprintf(answer, sizeof answer,
+                       "not saved: first line ws://HOST:PORT/ or wss://..., at most %d bytes; "
+                       "second line the key, at most %d bytes; no blanks in them",
+                       STORE_SERVER_SIZE - 1, STORE_KEY_SIZE - 1);
+    }
     *out = (uint8_t *)strdup(answer); /* freed by the caller */
     if (*out == NULL) {
         return ESP_ERR_NO_MEM;

@@ -10,6 +10,7 @@
 #include "esp_websocket_client.h"
 #include "la_mailbox.h"
 #include "sdkconfig.h"
+#include "store.h"
 #include "wifi.h"
 
 static const char TAG[] = "socket";
@@ -35,8 +36,9 @@ enum { OPENED = 1, RECEIVED, CLOSED, TEXT, BINARY };
 enum { KIND_BITS = 4, KIND_MASK = 15, CONNECTION_MASK = 0xFFF };
 enum { FIN = 0x100, OPCODE_MASK = 0xFF }; /* flags of a received piece */
 
-static char uri[160];
-static char headers[160];
+#define AUTHORIZATION "Authorization: Bearer %s\r\n"
+static char uri[STORE_SERVER_SIZE];
+static char headers[sizeof AUTHORIZATION + STORE_KEY_SIZE];
 
 static TaskHandle_t device_task;
 static TaskHandle_t sender_task;
@@ -322,7 +324,7 @@ void socket_prepare(const char *to, const char *api_key, TaskHandle_t woken) {
     device_task = woken;
     (void)snprintf(uri, sizeof uri, "%s", to);
     if (api_key[0] != '\0') {
-        (void)snprintf(headers, sizeof headers, "Authorization: Bearer %s\r\n", api_key);
+        (void)snprintf(headers, sizeof headers, AUTHORIZATION, api_key);
     }
     ESP_ERROR_CHECK(la_mailbox_init(&incoming, incoming_memory, MAILBOX_BYTES));
     ESP_ERROR_CHECK(la_mailbox_init(&outgoing, outgoing_memory, MAILBOX_BYTES));

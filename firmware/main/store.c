@@ -3,8 +3,11 @@
 #include <stdio.h>
 
 #include "esp_err.h"
+#include "esp_log.h"
 #include "nvs.h"
 #include "nvs_flash.h"
+
+static const char TAG[] = "store";
 
 static nvs_handle_t handle;
 
@@ -52,9 +55,14 @@ void store_erase(const char *key) {
 }
 
 void store_setting(const char *key, const char *otherwise, char *value, size_t size) {
-    if (store_get(NULL, key, value, size) != LA_OK) {
-        (void)snprintf(value, size, "%s", otherwise);
+    int error = store_get(NULL, key, value, size);
+    if (error == LA_OK) {
+        return;
     }
+    if (error != LA_ERR_NOT_FOUND) {
+        ESP_LOGW(TAG, "%s cannot be read (%d): menuconfig's is used; provision again", key, error);
+    }
+    (void)snprintf(value, size, "%s", otherwise);
 }
 
 const struct la_port_store store_port = {.get = store_get, .set = store_set};

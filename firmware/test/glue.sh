@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Compiles main/ against idf_stubs/ for both chips and every option that changes the code, with gcc,
 # clang-tidy and cppcheck, and runs what of it can run here: the loudspeaker and the
-# echo canceller's reference on a simulated DMA, the socket with threads and a simulated client.
+# echo canceller's reference on a simulated DMA, the socket with threads and a simulated client, the
+# button on a simulated pin, and what an app may send while provisioning.
 #
 # What this cannot see: whether the stubs are true to ESP-IDF (each names the header it stands for),
 # and anything that happens on a board.
