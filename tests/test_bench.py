@@ -278,7 +278,7 @@ def test_the_frame_path_is_measured_by_stage(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_services_are_measured_beside_their_engines(tmp_path: Path) -> None:
     """Each of the three, alone and through its service; nothing is faster than its engine."""
-    rows = measured(tmp_path, "services", "--runs", "1")
+    rows = measured(tmp_path, "service_costs", "--runs", "1")
     found = [(row["stage"], row["through"]) for row in rows]
     assert found == [
         (stage, through)
@@ -294,7 +294,7 @@ def test_services_are_measured_beside_their_engines(tmp_path: Path) -> None:
 def test_the_embedded_engines_are_measured_on_fixtures(tmp_path: Path) -> None:
     """Final and first audio of one sentence, which is understood; a partial where one was told."""
     options = ("--asr", "embedded", "--tts", "embedded", "--fixtures", "1")
-    asr, tts = measured(tmp_path, "engines", *options)
+    asr, tts = measured(tmp_path, "engine_answers", *options)
     assert (asr["stage"], asr["exact"], asr["word_error_rate"]) == ("asr", 1, 0.0)
     assert asr["final_p50_ms"] > 0
     assert (asr["partial_p50_ms"] is None) == (asr["without_partial"] == 1)
@@ -305,7 +305,7 @@ def test_the_embedded_engines_are_measured_on_fixtures(tmp_path: Path) -> None:
 
 def test_an_unknown_engine_is_refused() -> None:
     """The answer names those that there are."""
-    done = run("engines", "--asr", "embedded,parrot")
+    done = run("engine_answers", "--asr", "embedded,parrot")
     assert done.returncode != 0
     assert "parrot is unknown" in done.stderr
     assert "faster-whisper" in done.stderr
@@ -313,7 +313,7 @@ def test_an_unknown_engine_is_refused() -> None:
 
 def test_an_engine_without_its_model_is_named(tmp_path: Path) -> None:
     """What is not measured is told, with what to do; with nothing to measure, that is an error."""
-    done = run("engines", "--asr", "vosk", "--tts", "", cwd=tmp_path)
+    done = run("engine_answers", "--asr", "vosk", "--tts", "", cwd=tmp_path)
     assert done.returncode != 0
     assert "asr vosk: not measured" in done.stderr
     assert "none of these engines is here" in done.stderr

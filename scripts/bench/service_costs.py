@@ -193,7 +193,7 @@ def main(*, runs: int, json_path: Path | None) -> None:
         rows = trio.run(measure, runs)
     click.echo(table(rows, HEADINGS))
     if json_path:
-        write_json(json_path, "services", rows)
+        write_json(json_path, "service costs", rows)
 
 
 if __name__ == "__main__":

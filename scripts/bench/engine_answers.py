@@ -238,7 +238,7 @@ def main(*, asr: list[str], tts: list[str], limit: int, json_path: Path | None) 
         raise click.ClickException("none of these engines is here")
     click.echo(table(rows, HEADINGS))
     if json_path:
-        write_json(json_path, "engines", rows)
+        write_json(json_path, "engine answers", rows)
 
 
 if __name__ == "__main__":
