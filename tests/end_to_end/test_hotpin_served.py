@@ -18,6 +18,7 @@ import trio
 from end_to_end_server import TEXTS, RunningServer, recording
 from fakes import FakeChatModel, FakeSynthesizer
 from served import begun, connected, served
+from trio_websocket import ConnectionClosed
 
 from listenai.engines.timed import HEARD_TEXT
 from listenai.errors import ChatModelError, SynthesizerError
@@ -281,12 +282,20 @@ async def test_keys_are_given_in_the_first_message(pcm: Callable[[str], str]):
 
 
 async def test_a_newer_connection_takes_the_session_over(pcm: Callable[[str], str]):
-    """The older is told, and closed with 4001."""
-    async with served() as server, begun(server.ws, session_id="esp32-001") as older:
+    """The older is told, and closed with 4001; sessions of other dialects are others."""
+    async with (
+        served() as server,
+        begun(server.ws, session_id="esp32-002"),
+        connected(server.ws + "hotpin") as older,
+    ):
+        await older.send_raw('{"session_id":"esp32-001"}')
+        assert '"connected"' in await older.socket.get_message()
         log = await device(server.ws + "hotpin")
         assert log.lines == ["connected"]
-        assert (await older.until("error"))["code"] == "SESSION_ERROR"
-        assert await older.close_code() == 4001
+        assert "newer connection" in await older.socket.get_message()
+        with pytest.raises(ConnectionClosed) as closed:
+            await older.socket.get_message()
+        assert closed.value.reason.code == 4001
 
 
 async def test_nothing_of_what_is_said_is_logged(
