@@ -22,13 +22,13 @@ from listenai.app import bounds_of
 from listenai.audio import FRAME_BYTES, FRAME_SECONDS, SAMPLE_BYTES, SAMPLE_RATE
 from listenai.client.connection import open_socket
 from listenai.client.microphone import to_microphone
-from listenai.config import Config
+from listenai.device import DeviceProfile
 from listenai.server.frames import MAX_MESSAGE_BYTES
 from listenai.wav import read_wav
 
 pytestmark = [pytest.mark.engines, pytest.mark.slow]
 
-BOUNDS = bounds_of(Config())
+BOUNDS = bounds_of(DeviceProfile())
 LISTENING = 50  # connections
 HOSTILE = 20  # of each kind
 KIB = 1 << 10

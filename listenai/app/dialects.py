@@ -41,6 +41,7 @@ def dialect_rows(
             "ListenAI",
             ("/", "/listenai", "/ws"),
             partial(ListenAIDialect, listenai_profile(config)),
+            profile=listenai_profile(config),
         ),
         DialectRow(
             "Prompt Voice",
@@ -53,6 +54,7 @@ def dialect_rows(
                 config.prompt_voice_partial_interval_ms / 1000,
             ),
             claims=claims_prompt_voice,
+            profile=prompt_voice_profile(config),
         ),
         DialectRow(
             "Hotpin",
@@ -60,6 +62,7 @@ def dialect_rows(
             partial(HotpinDialect, config.hotpin_exact_wav),
             claims=claims_hotpin,
             identify=partial(identify_hotpin, authentication),
+            profile=HOTPIN_PROFILE,
         ),
         DialectRow(
             "Ninja",
@@ -73,26 +76,17 @@ def dialect_rows(
                 HostFigures().read,
             ),
             identify=calls.identify,
+            profile=ninja_profile(config),
         ),
         *(
             DialectRow(
                 "Configurator",
                 (channel.value,),
                 partial(ConfiguratorDialect, channel, configurator_profile(config, channel)),
+                profile=configurator_profile(config, channel),
             )
             for channel in Channel
         ),
-    ]
-
-
-def profiles(config: Config) -> Sequence[DeviceProfile]:
-    """How the devices of each dialect are treated."""
-    return [
-        listenai_profile(config),
-        HOTPIN_PROFILE,
-        prompt_voice_profile(config),
-        ninja_profile(config),
-        *(configurator_profile(config, channel) for channel in Channel),
     ]
 
 

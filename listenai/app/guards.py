@@ -8,11 +8,12 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import attrs
 
-from listenai.app.dialects import profiles
+from listenai.app.dialects import listenai_profile
 from listenai.audio import SAMPLE_BYTES
 from listenai.config import Config
 from listenai.conversation.limits import RateLimits
 from listenai.conversation.turn_places import TurnPlaces
+from listenai.device import DeviceProfile
 from listenai.engines.espeak import MAX_SENTENCE_SECONDS
 from listenai.engines.espeak import SAMPLE_RATE as VOICE_SAMPLE_RATE
 from listenai.server.addresses import TrustedProxies
@@ -68,12 +69,13 @@ def _origins(listed: Iterable[str]) -> Iterator[str]:
             yield from (f"http://{origin}", f"https://{origin}")
 
 
-def bounds_of(config: Config) -> Mapping[str, int]:
-    """Bytes that one connection of any dialect may keep at most, by what keeps them."""
+def bounds_of(profile: DeviceProfile) -> Mapping[str, int]:
+    """Bytes that one connection of such a device may keep at most, by what keeps them."""
     return connection_bounds(
-        utterance_seconds=max(each.utterance_seconds for each in profiles(config)),
+        utterance_seconds=profile.utterance_seconds,
         detector_bytes=DETECTOR_BYTES,
         sentence_bytes=SENTENCE_BYTES,
+        collects_replies=not profile.paced,
     )
 
 
@@ -82,7 +84,7 @@ def make_admission(config: Config) -> Admission:
     admission = Admission(
         max_connections=config.max_connections,
         budget_bytes=budget(config.memory_budget_mb),
-        connection_bytes=sum(bounds_of(config).values()),
+        connection_bytes=sum(bounds_of(listenai_profile(config)).values()),
         max_per_address=config.max_connections_per_ip,
     )
     if admission.limited_by_memory:

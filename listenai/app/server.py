@@ -15,7 +15,7 @@ import trio
 from starlette.routing import BaseRoute, Route
 
 from listenai.app.dialects import dialect_rows
-from listenai.app.guards import Guards, make_guards
+from listenai.app.guards import Guards, bounds_of, make_guards
 from listenai.app.observers import Watch, open_watch
 from listenai.config import DEFAULT_VOICE_ID, Config
 from listenai.conversation.conversation import Conversation, Deadlines
@@ -208,12 +208,17 @@ class _Server:
         return (
             guards.origins.refuse(head)
             or (None if in_band else guards.authentication.refuse(head))
-            or guards.admission.refuse(head.peer[0])
+            or guards.admission.refuse(head.peer[0], self._bytes_on(head.path))
         )
+
+    def _bytes_on(self, path: str) -> int:
+        """What a connection may need at most, whichever dialect of its path it speaks."""
+        return max(sum(bounds_of(row.profile).values()) for row in self.negotiator.rows_on(path))
 
     async def converse(self, wire: Wire, head: Head) -> None:
         """One connection, from its first message to its end; it has its place so long."""
-        with self.guards.admission.connection(head.peer[0]) as refusal:
+        size = self._bytes_on(head.path)
+        with self.guards.admission.connection(head.peer[0], size) as refusal:
             if refusal:
                 await wire.aclose(TRY_AGAIN_LATER, refusal.message)
             else:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import attrs
 
+from listenai.device import DeviceProfile
 from listenai.dialects.base import Dialect
 from listenai.events import JsonObject
 from listenai.wire import Message
@@ -41,6 +42,7 @@ class DialectRow:
     # one is then no reason for a refusal: who is it?  Gets that message ({}: no JSON object), the
     # owner of the handshake's key (None: it had no good one) and the peer's address.
     identify: Callable[[JsonObject, str | None, str], str | Stranger] | None = None
+    profile: DeviceProfile = attrs.field(factory=DeviceProfile)  # what its devices may need
 
 
 class Negotiator:
@@ -68,9 +70,13 @@ class Negotiator:
         )
         return f"unknown path {_bare(path)[:_SHOWN_CHARACTERS]!r}; connect to one of: {known}"
 
+    def rows_on(self, path: str) -> Sequence[DialectRow]:
+        """The dialects that are spoken on a path, whatever its query."""
+        return self._rows.get(_bare(path), ())
+
     def authenticates_in_band(self, path: str) -> bool:
         """Whether a dialect of this path asks for a key itself, so that a handshake need not."""
-        return any(row.identify is not None for row in self._rows.get(_bare(path), ()))
+        return any(row.identify is not None for row in self.rows_on(path))
 
     def row_for(self, path: str, first_message: Message) -> DialectRow:
         """The row of a connection's dialect, whatever its first message is.

@@ -40,8 +40,8 @@ TRY_AGAIN_LATER = 1013  # close code (IANA registry of RFC 6455, 11.7)
 MESSAGES_HELD = 2
 TAKES_HELD = 2  # an utterance being heard, and the one before it that is still transcribed
 CHARACTER_BYTES = 4  # Python keeps all of a text at the width of its widest character
-# Measured: tasks, scopes, parser and dialogue of a connection that listens take 150 to 250 KiB.
 ECHO_BYTES = 512 << 10  # a canceller (350 KiB), and what was played in the last 4 s
+# Measured: tasks, scopes, parser and dialogue of a connection that listens take 150 to 250 KiB.
 OBJECT_BYTES = 384 * 1024
 
 _MEMINFO = Path("/proc/meminfo")  # in KiB
@@ -49,12 +49,17 @@ _CONTROL_GROUP = Path("/sys/fs/cgroup")  # in bytes
 
 
 def connection_bounds(
-    *, utterance_seconds: float, detector_bytes: int, sentence_bytes: int
+    *,
+    utterance_seconds: float,
+    detector_bytes: int,
+    sentence_bytes: int,
+    collects_replies: bool = False,
 ) -> Mapping[str, int]:
     """Bytes that one connection may keep at most, by what keeps them; their sum is its bound.
 
     utterance_seconds: after which an utterance is cut.  detector_bytes: of one device's VAD.
     sentence_bytes: of the longest sentence that a synthesizer may hold while it is played.
+    collects_replies: whether a whole reply is kept until it is sent.
     """
     take = int(utterance_seconds * SAMPLE_RATE) * SAMPLE_BYTES
     return MappingProxyType(
@@ -68,7 +73,7 @@ def connection_bounds(
             "audio being listened to": MAX_PIECE_BYTES,
             "audio, decoded": 2 * MAX_DECODED_BYTES,
             "echo": ECHO_BYTES,
-            "reply collected for a Hotpin device": 2 * MAX_WAV_BYTES,
+            "reply being collected": 2 * MAX_WAV_BYTES * collects_replies,
             "voice detector": detector_bytes,
             "utterance": TAKES_HELD * (take + take // 8),  # a growing bytearray takes an eighth
             "notices": MAX_POSTED * MAX_TEXT * CHARACTER_BYTES,
@@ -93,7 +98,9 @@ class Admission:
         connection_bytes: int,
         max_per_address: int = 0,
     ) -> None:
-        """max_per_address: connections of one client's address; 0: as many as there are.
+        """connection_bytes: of an ordinary connection; `places` are counted in these.
+
+        max_per_address: connections of one client's address; 0: as many as there are.
 
         Raises ConfigurationError for a budget that no connection fits into.
         """
@@ -106,6 +113,8 @@ class Admission:
                 ]
             )
         self.places = min(max_connections, budget_bytes // connection_bytes)
+        self._max_connections, self._budget_bytes = max_connections, budget_bytes
+        self._connection_bytes, self._held_bytes = connection_bytes, 0
         self.connections = 0  # admitted and not yet over
         self.most_connections = 0  # at any one time
         self.refused = 0  # because the server was full
@@ -114,17 +123,20 @@ class Admission:
         self._max_per_address = max_per_address
         self._of_address: Counter[str] = Counter()  # as large as there are connections
 
-    def refuse(self, host: str = "") -> Refusal | None:
+    def refuse(self, host: str = "", size: int | None = None) -> Refusal | None:
         """Why no more connections are taken now (503, counted); None: one is.
 
         host: the client's address, which may have as many as it should already (429).
+        size: bytes that this one may need at most, where it is no ordinary one.
         """
-        if self.connections >= self.places:
+        needed = self._held_bytes + (size or self._connection_bytes)
+        if self.connections >= self._max_connections or needed > self._budget_bytes:
             self.refused += 1
-            why = "memory" if self.limited_by_memory else "CLOUD_MAX_CONNECTIONS"
+            by_number = self.connections >= self._max_connections
+            why = "CLOUD_MAX_CONNECTIONS" if by_number else "memory"
             return _try_later(
                 HTTPStatus.SERVICE_UNAVAILABLE,
-                f"the server is full: {self.places} connections (limited by {why})",
+                f"the server is full: {self.connections} connections (limited by {why})",
             )
         if 0 < self._max_per_address <= self._of_address[subscriber(host)]:
             self.refused_addresses += 1
@@ -136,21 +148,23 @@ class Admission:
         return None
 
     @contextmanager
-    def connection(self, host: str = "") -> Iterator[Refusal | None]:
+    def connection(self, host: str = "", size: int | None = None) -> Iterator[Refusal | None]:
         """A place for as long as the block runs; the refusal where none is left.
 
         Asked again after the handshake: whoever shook hands meanwhile may have come first.
         """
-        if refusal := self.refuse(host):
+        if refusal := self.refuse(host, size):
             yield refusal
             return
-        who = subscriber(host)
+        who, held = subscriber(host), size or self._connection_bytes
+        self._held_bytes += held
         self.connections += 1
         self.most_connections = max(self.most_connections, self.connections)
         self._of_address[who] += 1
         try:
             yield None
         finally:
+            self._held_bytes -= held
             self.connections -= 1
             self._of_address[who] -= 1
             if not self._of_address[who]:

@@ -14,7 +14,7 @@ from trio_websocket import ConnectionClosed, open_websocket_url
 
 from listenai.app import bounds_of
 from listenai.client.connection import ServerUnreachable, why_closed
-from listenai.config import Config
+from listenai.device import DeviceProfile
 from listenai.server.admission import MIB
 
 pytestmark = [pytest.mark.engines, pytest.mark.usefixtures("nothing_left")]
@@ -74,7 +74,7 @@ async def test_a_hundred_devices_are_served_and_one_is_refused_politely():
 
 async def test_memory_limits_connections_too():
     """CLOUD_MEMORY_BUDGET_MB: as many as fit with the most they may need; HTTP is answered on."""
-    each = sum(bounds_of(Config()).values())
+    each = sum(bounds_of(DeviceProfile()).values())
     async with (
         served(memory_budget_mb=2 * each // MIB + 1) as server,
         begun(server.ws),

@@ -6,6 +6,7 @@ import json
 import struct
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, suppress
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -98,6 +99,17 @@ def test_memory_limits_too() -> None:
         assert "limited by memory" in refusal.message
 
 
+def test_who_may_need_more_counts_for_more() -> None:
+    """By what each may need, not by how many they are."""
+    admission = make(100, budget_bytes=59, connection_bytes=20)
+    with admission.connection(size=40) as large:
+        assert large is None
+        assert admission.refuse()
+        assert not admission.refuse(size=19)
+    with admission.connection(), admission.connection() as second:
+        assert second is None
+
+
 def test_a_budget_for_nobody_is_told() -> None:
     """With the variable and the least that is allowed."""
     with pytest.raises(ConfigurationError, match=r"CLOUD_MEMORY_BUDGET_MB: 9 MiB .* 11 MiB"):
@@ -131,8 +143,9 @@ def test_a_control_group_allows_less_than_the_machine(tmp_path: Path) -> None:
 
 def test_the_bound_grows_with_what_may_be_kept() -> None:
     """Every part counts; the largest message and two takes of an utterance among them."""
-    short = connection_bounds(utterance_seconds=10, detector_bytes=7, sentence_bytes=5)
-    long = connection_bounds(utterance_seconds=20, detector_bytes=8, sentence_bytes=6)
+    bounds = partial(connection_bounds, collects_replies=True)
+    short = bounds(utterance_seconds=10, detector_bytes=7, sentence_bytes=5)
+    long = bounds(utterance_seconds=20, detector_bytes=8, sentence_bytes=6)
     assert all(size > 0 for size in short.values())
     assert sum(long.values()) - sum(short.values()) >= 2 * 10 * 32_000 + 2
     assert short["messages"] >= 2 * MAX_MESSAGE_BYTES
