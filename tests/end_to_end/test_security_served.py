@@ -9,6 +9,7 @@ import signal
 import ssl
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import attrs
@@ -18,7 +19,7 @@ import trio
 import trustme
 from end_to_end_server import DATA
 from served import SECONDS, Peer, Served, begun, connected, served, server_process
-from trio_websocket import open_websocket_url
+from trio_websocket import ConnectionClosed, open_websocket_url
 
 from listenai.client.connection import ServerUnreachable
 from listenai.server.authentication import MAX_WRONG_KEYS
@@ -32,6 +33,7 @@ METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 # What is to be open; everything else that the server has must not be.
 OPEN = {
     "/",
+    "/auth/websocket",  # asks for a token of its own
     "/test_client.html",
     "/health",
     "/health/ready",
@@ -57,7 +59,7 @@ async def websocket_paths(server: Served) -> list[str]:
     """Every path that a device may connect to, as the door tells."""
     answer = await server.ask("/nowhere", headers=HANDSHAKE)
     assert answer.status_code == 404
-    return re.findall(r"(/\w*) \(", answer.text)
+    return re.findall(r"(/[\w/]*) \(", answer.text)
 
 
 # --- keys ------------------------------------------------------------------------------------
@@ -83,16 +85,29 @@ async def test_nothing_answers_without_a_key_but_what_is_listed():
         assert await server.metrics(params={"key": BOB})
 
 
+LISTENAI = {"/", "/listenai", "/ws"}
+IN_BAND = {"/ws", "/hotpin", "/realtime/ws"}  # spoken there: dialects that ask for a key
+
+
 async def test_no_websocket_opens_without_a_key():
     """On no path; with a key each does, however the key is given; the query is for browsers."""
     async with served(api_keys=KEYS) as server:
-        paths = await websocket_paths(server)
-        assert {"/", "/listenai", "/ws"} <= set(paths)
-        for path in paths:
+        paths = set(await websocket_paths(server))
+        assert paths > LISTENAI | IN_BAND
+        for path in paths - IN_BAND:
             refused = await server.ask(path, headers=HANDSHAKE)
             assert refused.status_code == 401
             assert "this needs an API key" in refused.text
             assert "?key=KEY" in refused.text
+            assert (await server.ask(f"{path}?key={ANN}", headers=HANDSHAKE)).status_code == 101
+        for path in IN_BAND:  # the first message says who it is, or nobody does
+            async with connected(server.ws + path[1:]) as stranger:
+                await stranger.send("ping")
+                with suppress(ConnectionClosed):
+                    while True:
+                        await stranger.socket.get_message()
+                assert stranger.socket.closed.code == 1008
+        for path in LISTENAI:
             for given in ({"X-API-Key": ANN}, {"Authorization": f"Bearer {ANN}"}):
                 headers = [(name.encode(), value.encode()) for name, value in given.items()]
                 url = server.ws + path[1:]
