@@ -143,7 +143,7 @@ async def test_music_is_played_talked_over_and_stopped_by_voice(one_tone: str):
         over = next(e.at for e in answered.events if e.type == "turn_metrics")
         below = tone_level(device, replied + 0.3, over - 0.2)
         assert alone - below == pytest.approx(18.0, abs=1.5)
-        assert level(device, replied + 0.3, over - 0.2) > below + 10  # the voice
+        assert level(device, replied + 0.3, over - 0.2) > below + 7  # the voice, and its pauses
 
         # Alone again, at its old level.
         back = await wait_music(device, over)
