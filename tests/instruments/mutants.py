@@ -80,11 +80,11 @@ MUTANTS = (
         "conversation/listening.py",
         (
             (
-                "            recognizer.accept(pcm)\n",
-                "            recognizer.accept(pcm)\n"
-                "            outbox = self.hear.__self__._outbox\n"
-                "            while outbox._posted:\n"
-                "                await trio.sleep(0.01)\n",
+                "        recognizer.accept(pcm)\n",
+                "        recognizer.accept(pcm)\n"
+                "        outbox = self.hear.__self__._outbox\n"
+                "        while outbox._posted:\n"
+                "            await trio.sleep(0.01)\n",
             ),
         ),
         "conversation/test_failures.py::test_a_device_that_does_not_read_cannot_stop_listening",
