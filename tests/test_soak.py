@@ -129,7 +129,7 @@ def test_four_devices_leave_a_server_healthy() -> None:
     figures = json.loads(done.stdout)
     assert figures["problems"] == []
     assert {"ask", "interrupt", "send_garbage"} <= figures["done"].keys()
-    assert figures["turns"] >= 4
+    assert figures["turns"] >= 3
     assert figures["interrupted"] >= 1
     assert figures["errors"]["INVALID_MESSAGE"] >= 1
     assert figures["voice_to_voice_ms"]["n"] >= 1
