@@ -18,6 +18,7 @@ from trio_websocket import (
     WebSocketConnection,
     wrap_client_stream,
 )
+from wsproto.utilities import LocalProtocolError
 
 from listenai.errors import ListenAIError
 
@@ -71,7 +72,10 @@ async def open_socket(
                     f"the server did not answer our goodbye within {CLOSE_SECONDS:g} s"
                 )
     except BaseExceptionGroup as group:
-        raise _flat(group, url) from None
+        # A ping may cross our goodbye: the library would answer it, which wsproto refuses.
+        _, rest = group.split(LocalProtocolError)
+        if rest is not None:
+            raise _flat(rest, url) from None
     finally:
         await trio.aclose_forcefully(stream)
     if raised is not None:

@@ -5,6 +5,9 @@ task, or nobody hears the other side's goodbye: so the task lives in a nursery t
 until the goodbye has had its time.  The stream is ours and not the library's, because the
 library waits for the other side's close without a bound.  Whatever goes wrong with the other
 side comes out as one of LOST, in a group, from whichever task it was noticed in.
+
+A ping may cross our goodbye.  The library would answer it, which wsproto refuses
+(LocalProtocolError), and its reader ends: so does the connection then, and nothing else.
 """
 
 from __future__ import annotations
@@ -23,6 +26,7 @@ from trio_websocket import (
     wrap_client_stream,
     wrap_server_stream,
 )
+from wsproto.utilities import LocalProtocolError
 
 from listenai.services.pool import Unreachable, without_secrets
 
@@ -31,7 +35,7 @@ RECEIVE_BYTES = 16 * 1024  # at a time
 NORMAL, GOING_AWAY, ABNORMAL, INTERNAL, TRY_AGAIN_LATER = 1000, 1001, 1006, 1011, 1013
 
 # What the other side's going away raises.
-LOST = (Unreachable, ConnectionClosed, HandshakeError)
+LOST = (Unreachable, ConnectionClosed, HandshakeError, LocalProtocolError)
 
 Stream = trio.SocketStream | trio.SSLStream[trio.SocketStream]
 
@@ -49,7 +53,7 @@ async def open_socket(
     parts = urlsplit(url)
     host = parts.netloc.rpartition("@")[2]
     resource = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-    async with _library(stream) as library:
+    async with _library(stream) as (library, goodbye):
         try:
             with trio.fail_at(deadline):
                 socket = await wrap_client_stream(
@@ -62,7 +66,7 @@ async def open_socket(
                 )
         except trio.TooSlowError:
             raise Unreachable(f"{without_secrets(url)} did not shake hands in time") from None
-        async with _closing(socket):
+        async with _closing(socket, goodbye):
             yield socket
 
 
@@ -75,7 +79,7 @@ async def accept_socket(
     path: the only one that there is.  seconds: for the handshake.  What is raised comes in a
     group.
     """
-    async with _library(stream) as library:
+    async with _library(stream) as (library, goodbye):
         try:
             with trio.fail_after(seconds):
                 request = await wrap_server_stream(
@@ -92,7 +96,7 @@ async def accept_socket(
             raise Unreachable("the client did not shake hands in time") from None
         except ConnectionClosed as error:
             raise Unreachable("the client left") from error
-        async with _closing(socket):
+        async with _closing(socket, goodbye):
             yield socket
 
 
@@ -108,6 +112,8 @@ def why_lost(error: BaseException) -> str:
             return f"the connection was closed ({reason.code}{said})"
         case ConnectionClosed():
             return "the connection broke off"
+        case LocalProtocolError():
+            return "the connection is being closed"
     return str(error)
 
 
@@ -137,31 +143,37 @@ async def _connect(url: str, deadline: float) -> Stream:
 
 
 @asynccontextmanager
-async def _library(stream: Stream) -> AsyncIterator[trio.Nursery]:
-    """A shielded nursery for the library's reader, and the stream's end."""
+async def _library(stream: Stream) -> AsyncIterator[tuple[trio.Nursery, trio.CancelScope]]:
+    """A shielded nursery for the library's reader, the scope of our goodbye, the stream's end."""
+    goodbye = trio.CancelScope(shield=True)
     try:
         async with trio.open_nursery() as nursery:
             # Shielded: a task that starts in a cancelled scope is not handed over, and this one
             # would sleep where nobody can wake it.
             with trio.CancelScope(shield=True):
-                library: trio.Nursery = await nursery.start(_hold_nursery)
+                library: trio.Nursery = await nursery.start(_hold_nursery, goodbye)
             try:
-                yield library
+                yield library, goodbye
             finally:
                 library.cancel_scope.cancel()
     finally:
         await trio.aclose_forcefully(stream)
 
 
-async def _hold_nursery(*, task_status: trio.TaskStatus[trio.Nursery]) -> None:
+async def _hold_nursery(
+    goodbye: trio.CancelScope, *, task_status: trio.TaskStatus[trio.Nursery]
+) -> None:
     with trio.CancelScope(shield=True):
-        async with trio.open_nursery() as nursery:
-            task_status.started(nursery)
-            await trio.sleep_forever()
+        try:
+            async with trio.open_nursery() as nursery:
+                task_status.started(nursery)
+                await trio.sleep_forever()
+        except* LocalProtocolError:
+            goodbye.cancel()  # nobody is left to hear it answered
 
 
 @asynccontextmanager
-async def _closing(socket: WebSocketConnection) -> AsyncIterator[None]:
+async def _closing(socket: WebSocketConnection, goodbye: trio.CancelScope) -> AsyncIterator[None]:
     """Says goodbye: 1000, 1001 when cancelled, 1011 after an exception."""
     code = GOING_AWAY
     try:
@@ -171,5 +183,6 @@ async def _closing(socket: WebSocketConnection) -> AsyncIterator[None]:
         code = INTERNAL
         raise
     finally:
-        with trio.move_on_after(CLOSE_SECONDS, shield=True):
+        goodbye.deadline = trio.current_time() + CLOSE_SECONDS
+        with goodbye:
             await socket.aclose(code)

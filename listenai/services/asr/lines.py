@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import attrs
 import trio
-from trio_websocket import ConnectionClosed, WebSocketConnection
+from trio_websocket import WebSocketConnection
 
 from listenai.errors import TranscriberAway, TranscriberError
 from listenai.services.asr.protocol import (
@@ -94,7 +94,7 @@ class Line:
             await self.socket.send_message(
                 message if isinstance(message, bytes) else write(message)
             )
-        except ConnectionClosed as error:
+        except LOST as error:
             raise Unreachable(why_lost(error)) from error
         except trio.Cancelled:
             self.over.set()  # half a message may have left
@@ -263,6 +263,10 @@ class Lines:
             problem = f"{upstream.name}: {why_lost(group)}"
             level = logging.DEBUG if upstream.failures else logging.WARNING  # once is enough
             _log.log(level, "asr_service_lost: %s", problem)
+            upstream.failed(trio.current_time(), problem, self._chance())
+        except* Exception as group:  # a mistake of ours costs this line, not the server
+            problem = f"{upstream.name}: {why_lost(group)}"
+            _log.error("asr_line_failed: %s", problem, exc_info=group)
             upstream.failed(trio.current_time(), problem, self._chance())
         finally:
             if line is not None:

@@ -242,6 +242,9 @@ class TtsServiceSynthesizer:
                 await self._run_link(line, link)
         except* LOST as group:
             self._learn_loss(line.upstream, why_lost(group))
+        except* Exception as group:  # a mistake of ours costs this connection, not the server
+            _log.error("tts_connection_failed: upstream=%s", line.upstream.name, exc_info=group)
+            self._learn_loss(line.upstream, why_lost(group))
         finally:
             line.connecting.discard(attempt)
             self._tell()

@@ -19,6 +19,7 @@ from listenai.errors import (
 )
 from listenai.services.asr import lines
 from listenai.services.asr.client import REPLAY_SECONDS, AsrServiceTranscriber
+from listenai.services.asr.protocol import Result
 
 SPEECH = range(20)
 
@@ -403,6 +404,25 @@ async def test_a_long_utterance_is_not_replayed():
                 with pytest.raises(TranscriberAway, match="in a long utterance"):
                     await utterance.finish()
         nursery.cancel_scope.cancel()
+
+
+async def test_a_mistake_of_ours_costs_a_line_and_not_the_server(monkeypatch, caplog):
+    """Whatever a line raises is told in the log; its utterance is sent again on another."""
+    mistakes = iter([RuntimeError("ours")])
+    read = lines.read_message
+
+    def read_amiss(text: str):
+        message = read(text)
+        if isinstance(message, Result) and (mistake := next(mistakes, None)):
+            raise mistake
+        return message
+
+    monkeypatch.setattr(lines, "read_message", read_amiss)
+    async with serving() as service, client_of(service.url) as client:
+        assert (await transcribe(client, frames(SPEECH))).text == words(SPEECH)
+    [record] = [each for each in caplog.records if each.levelname == "ERROR"]
+    assert record.getMessage().startswith("asr_line_failed")
+    assert record.exc_info
 
 
 async def test_a_service_that_dies_of_an_utterance_is_not_fed_it_for_ever():

@@ -21,8 +21,10 @@ from listenai.engines.base import SpeechChunk, Synthesizer, WordTiming
 from listenai.engines.espeak import EspeakSynthesizer
 from listenai.errors import ConfigurationError, SynthesizerAway, SynthesizerError
 from listenai.services.sockets import LOST, accept_socket
+from listenai.services.tts import link
 from listenai.services.tts.client import MAX_IDLE_LINKS, TtsServiceSynthesizer
 from listenai.services.tts.link import LinkDeadlines, Speech
+from listenai.services.tts.messages import Reply, Start
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
@@ -126,6 +128,31 @@ async def test_espeak_behind_a_service_is_espeak(mode: str) -> None:
             assert pcm(heard) == pcm(espeak.said) != b""
             assert words(heard) == words(espeak.said) != []
         assert await say(client, "...") == []
+
+
+async def test_a_mistake_of_ours_costs_a_connection_and_not_the_server(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whatever a connection raises is told in the log; the next sentence has another."""
+    mistakes = iter([RuntimeError("ours")])
+    decode = link.decode_reply
+
+    def decode_amiss(text: str) -> Reply:
+        reply = decode(text)
+        if isinstance(reply, Start) and (mistake := next(mistakes, None)):
+            raise mistake
+        return reply
+
+    monkeypatch.setattr(link, "decode_reply", decode_amiss)
+    voice = SteppedVoice()
+    async with serving(voice) as service, speaking(service.url) as client:
+        with pytest.raises(SynthesizerAway):
+            await say(client, "Hi.")
+        await client.ready(5)
+        assert await say(client, "Hi.") == await say(voice, "Hi.")
+    [record] = [each for each in caplog.records if each.levelname == "ERROR"]
+    assert record.getMessage().startswith("tts_connection_failed")
+    assert record.exc_info
 
 
 async def test_text_that_no_request_may_hold_is_mended() -> None:
