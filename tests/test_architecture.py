@@ -238,6 +238,7 @@ PARTS = {
 FOREIGN_TOGETHER = {
     "engines.espeak": ({"espeakng_loader", "soxr"}, "22 050 Hz is resampled where it is made"),
     "services.llm.server": ({"hypercorn", "starlette"}, "an application, and what serves it"),
+    "services.sockets": ({"trio_websocket", "wsproto"}, "the one lets the other's error out"),
     "tools.mcp_connection": ({"mcp", "httpx2"}, "headers are set on the SDK's own HTTP client"),
     "tools.validation": ({"jsonschema", "referencing"}, "its $ref, told to fetch nothing"),
     "engines.funasr_model": ({"funasr", "torch"}, "its only input in memory is a torch tensor"),
