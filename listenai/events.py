@@ -131,10 +131,8 @@ class Answer:
     messages: tuple[Message, ...]
 
 
-Request = (
-    AudioReceived
-    | EncodedAudio
-    | SessionStart
+Command = (
+    SessionStart
     | Configuration
     | TextTyped
     | SpeechFinished
@@ -149,6 +147,7 @@ Request = (
     | PingReceived
     | Answer
 )
+Request = AudioReceived | EncodedAudio | Command
 
 
 # --- what the device is told (conversation → dialect) ------------------------------------

@@ -12,8 +12,8 @@ as soon as the inner nursery is left: a newer connection may be waiting for it.
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager, suppress
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 
 import attrs
 import trio
@@ -21,7 +21,7 @@ import trio
 from listenai.conversation.decoding import Decoding
 from listenai.conversation.device_tools import DeviceTools, check_device_tools
 from listenai.conversation.dialogue import Dialogue, Engines
-from listenai.conversation.limits import Kind, measure
+from listenai.conversation.limits import Kind
 from listenai.conversation.outbox import Outbox
 from listenai.conversation.replying import Limits
 from listenai.conversation.writer import Writer, message_bytes
@@ -31,6 +31,7 @@ from listenai.errors import DeviceStalled, ErrorCode, ProtocolError
 from listenai.events import (
     Answer,
     AudioReceived,
+    Command,
     EncodedAudio,
     ErrorReported,
     HangUp,
@@ -175,61 +176,61 @@ class Conversation:
         return message
 
     async def _take(self, message: Message) -> None:
-        with self._telling_mistakes():
+        try:
             for request in self._dialect.receive(message, trio.current_time()):
                 await self._handle(request)
-        self._note_deadline()
-
-    @contextmanager
-    def _telling_mistakes(self) -> Iterator[None]:
-        """What the device, or its dialect, may not ask is told, and nothing else happens."""
-        try:
-            yield
         except ProtocolError as error:
             self._outbox.post(ErrorReported(error.code, str(error)))
+        self._note_deadline()
 
     async def _handle(self, request: Request) -> None:
         match request:
+            case AudioReceived(pcm=pcm):
+                await self._hear(pcm)
             case EncodedAudio():
-                request = await self._decoding.decode(request)
+                await self._hear(await self._decoding.decode(request))
+            case _:
+                await self._obey(request)
+
+    async def _hear(self, pcm: bytes) -> None:
+        """The microphone: nearly all that comes, so it takes the shortest way.
+
+        No observer is told, who knows the messages' sizes; too much at once has to wait.
+        """
+        take = self._limits.rate.take
+        while seconds := take(Kind.AUDIO, trio.current_time(), len(pcm)):  # noqa: ASYNC110
+            await trio.sleep(seconds)  # what the bucket needs to be full enough
+        dialogue = self._dialogue or await self._begin(self._asked)  # as if asked again
+        await dialogue.hear(pcm)
+
+    async def _obey(self, command: Command) -> None:
+        match command:
             case SpeechFinished() | SpeechDiscarded():
                 self._decoding.end()
             case SessionStart() if not self._dialogue:
-                self._asked = request
-        if not isinstance(request, AudioReceived):  # too many of them, and `received` is told
-            self._observer.observe(request, trio.current_time())
-        if await self._is_too_much(request):
+                self._asked = command
+        now = trio.current_time()
+        self._observer.observe(command, now)
+        if refusal := self._limits.rate.refuse(command, now):
+            self._outbox.post(refusal)
             return
-        match request:
+        match command:
             case Answer():
-                self._outbox.post(request)
+                self._outbox.post(command)
             case HangUp(code=code, reason=reason):
                 self._say_goodbye(Goodbye(code, reason))
                 self._inner.cancel_scope.cancel()
             case PingReceived(id=ping_id):
                 self._outbox.post(PongSent(ping_id))
             case SessionStart():
-                await self._begin(request)
+                await self._begin(command)
             case SessionEnd():
                 self._session_ended = True
                 self._say_goodbye(Goodbye(1000, "session ended"))
                 self._inner.cancel_scope.cancel()
             case _:
-                dialogue = self._dialogue or await self._begin(self._asked)  # as if asked again
-                await dialogue.handle(request)
-
-    async def _is_too_much(self, request: Request) -> bool:
-        """Whether a limit refuses the request, which the device is told; audio waits instead."""
-        if isinstance(request, Answer | HangUp):
-            return False  # the dialect's own, whatever the device asked for
-        kind, amount = measure(request)
-        rate = self._limits.rate
-        while (seconds := rate.take(kind, trio.current_time(), amount)) is not None:
-            if kind is not Kind.AUDIO:
-                self._outbox.post(rate.error(kind, seconds))
-                return True
-            await trio.sleep(seconds)
-        return False
+                dialogue = self._dialogue or await self._begin(self._asked)
+                await dialogue.handle(command)
 
     async def _begin(self, request: SessionStart) -> Dialogue:
         """Opens the session and starts talking; a connection does so once."""
@@ -354,9 +355,11 @@ class Conversation:
             with trio.move_on_at(self._deadline) as timer:
                 await self._deadline_changed.wait()
             if timer.cancelled_caught:
-                with self._telling_mistakes():
+                try:
                     for request in self._dialect.expire(trio.current_time()):
                         await self._handle(request)
+                except ProtocolError as error:
+                    self._outbox.post(ErrorReported(error.code, str(error)))
 
     async def _ping(self) -> None:
         while True:

@@ -10,7 +10,7 @@ import trio
 
 from listenai.audio import SAMPLE_BYTES, SAMPLE_RATE, Encoding
 from listenai.errors import EngineError, ErrorCode, ProtocolError
-from listenai.events import AudioReceived, EncodedAudio
+from listenai.events import EncodedAudio
 
 STEP_BYTES = 8 << 10  # a few milliseconds of work: the loop has others to serve
 # Of one message, decoded: a minute, and the largest message of 8 kHz PCM.  Silence is encoded so
@@ -39,10 +39,10 @@ class Decoding:
         """What comes next does not follow on what came last."""
         self._decoder = None
 
-    async def decode(self, audio: EncodedAudio) -> AudioReceived:
-        """Plain audio; raises ProtocolError for what is none, or too much at once."""
+    async def decode(self, audio: EncodedAudio) -> bytes:
+        """int16 mono 16 kHz; raises ProtocolError for what is none, or too much at once."""
         try:
-            return AudioReceived(await self._decode(audio))
+            return await self._decode(audio)
         except ValueError as error:
             raise ProtocolError(ErrorCode.INVALID_MESSAGE, f"audio: {error}") from error
         except EngineError as error:

@@ -42,7 +42,6 @@ from listenai.effects import Effects
 from listenai.engines.base import ChatModel, EchoCanceller, RecognizerFactory, Synthesizer
 from listenai.errors import DeviceStalled, ErrorCode, ProtocolError
 from listenai.events import (
-    AudioReceived,
     DeviceToolReturned,
     HistoryForgotten,
     InterruptPressed,
@@ -66,9 +65,8 @@ from listenai.tools.base import ArgumentChecker, ToolRegistry
 # Results waiting to be told; nobody listens to more, and the history has them all.
 MAX_ANNOUNCEMENTS = 8
 
-DialogueRequest = (
-    AudioReceived
-    | Configuration
+DialogueCommand = (
+    Configuration
     | TextTyped
     | SpeechFinished
     | SpeechDiscarded
@@ -208,25 +206,27 @@ class Dialogue:
 
     # --- requests --------------------------------------------------------------------------
 
-    async def handle(self, request: DialogueRequest) -> None:
-        """Does what the device asks; only audio may have to wait.  Raises ProtocolError."""
-        match request:
-            case AudioReceived(pcm=pcm):
-                await self._own_voice.listen(pcm)
+    async def hear(self, pcm: bytes) -> None:
+        """The microphone: int16 mono 16 kHz; may have to wait."""
+        await self._own_voice.listen(pcm)
+
+    async def handle(self, command: DialogueCommand) -> None:
+        """Does what the device asks; a mark may have to wait, as audio.  Raises ProtocolError."""
+        match command:
             case SpeechFinished() | SpeechDiscarded():
                 self._own_voice.end()
-                await self._listening.put_mark(request)
+                await self._listening.put_mark(command)
             case TextTyped() | InterruptPressed():
-                if isinstance(request, InterruptPressed) and self.floor.quiet:
+                if isinstance(command, InterruptPressed) and self.floor.quiet:
                     self._music.silence()  # there is no reply: the button means the music
-                self._apply(self.floor.handle(request, trio.current_time()))
+                self._apply(self.floor.handle(command, trio.current_time()))
             case PlaybackReported():
-                self._replying.report(request)
-                self._own_voice.report(request)
+                self._replying.report(command)
+                self._own_voice.report(command)
             case Configuration():
-                self._configure(request)
+                self._configure(command)
             case DeviceToolReturned():
-                self._device_tools.answer(request)
+                self._device_tools.answer(command)
             case HistoryForgotten():
                 self._forgetting = True
                 self._forget_history()

@@ -24,15 +24,15 @@ import attrs
 from listenai.audio import SAMPLE_BYTES, SAMPLE_RATE
 from listenai.errors import ErrorCode
 from listenai.events import (
-    AudioReceived,
+    Answer,
+    Command,
     DeviceToolReturned,
-    EncodedAudio,
     ErrorReported,
+    HangUp,
     HistoryForgotten,
     InterruptPressed,
     PingReceived,
     PlaybackReported,
-    Request,
     SessionEnd,
     SpeechDiscarded,
     SpeechFinished,
@@ -72,23 +72,21 @@ CEILINGS: Mapping[Kind, tuple[float, float]] = {
 SIGNALS = (InterruptPressed, SpeechFinished, SpeechDiscarded, HistoryForgotten, SessionEnd)
 
 
-def measure(request: Request) -> tuple[Kind, int]:
-    """What a device's request counts as, and how much of it.
+def kind_of(command: Command) -> Kind:
+    """What a device's command counts as.
 
     A spoken turn is no message: whoever begins it counts one REQUEST.
     """
-    match request:
-        case AudioReceived(pcm=audio) | EncodedAudio(data=audio):
-            return Kind.AUDIO, len(audio)
+    match command:
         case PlaybackReported():
-            return Kind.PLAYBACK, 1
+            return Kind.PLAYBACK
         case PingReceived():
-            return Kind.PING, 1
+            return Kind.PING
         case DeviceToolReturned():
-            return Kind.TOOL_RESULT, 1
-        case _ if isinstance(request, SIGNALS):
-            return Kind.SIGNAL, 1
-    return Kind.REQUEST, 1
+            return Kind.TOOL_RESULT
+        case _ if isinstance(command, SIGNALS):
+            return Kind.SIGNAL
+    return Kind.REQUEST
 
 
 @attrs.define
@@ -170,6 +168,14 @@ class RateLimit:
         if wait is not None:
             self._refused[kind] += 1
         return wait
+
+    def refuse(self, command: Command, now: float) -> ErrorReported | None:
+        """Counts a device's command; or counts nothing and returns what the device is told."""
+        if isinstance(command, Answer | HangUp):
+            return None  # the dialect's own, whatever the device asked for
+        kind = kind_of(command)
+        seconds = self.take(kind, now)
+        return None if seconds is None else self.error(kind, seconds)
 
     def error(self, kind: Kind, seconds: float) -> ErrorReported:
         """What a device is told whose `take` was answered with so many seconds."""

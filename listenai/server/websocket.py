@@ -54,7 +54,7 @@ class WebSocketWire:
         self._stream, self._frames = stream, frames
         self._writer = OrderedWriter(stream)
         self._ahead: bytes | bytearray = read  # received, not understood yet
-        self._reading = trio.Lock()  # held in `receive`, and by `aclose`
+        self._reading = False  # a task is inside `receive`
         self._news = trio.Event()  # a pong, or the end: for those who ping
         self._close_seconds = close_seconds
         self._closing = False
@@ -66,7 +66,9 @@ class WebSocketWire:
             await trio.lowlevel.checkpoint()  # many small messages are not to starve the others
         if not frames.messages and frames.phase is not Phase.TALKING:
             raise DeviceGone(frames.why, frames.code)
-        self._reading.acquire_nowait()  # fails where two tasks receive
+        if self._reading:
+            raise trio.BusyResourceError("another task is receiving")
+        self._reading = True
         try:
             while not frames.messages:
                 if frames.phase is not Phase.TALKING:
@@ -74,7 +76,9 @@ class WebSocketWire:
                 await self._read_on()
             return frames.messages.popleft()
         finally:
-            self._reading.release()
+            self._reading = False
+            if self._closing:
+                self._tell_news()
 
     async def send(self, message: Message) -> None:
         """Hands one message to the kernel; waits for as long as the device does not read.
@@ -120,13 +124,14 @@ class WebSocketWire:
         if not farewell:
             return
         await self._writer.write(farewell)
-        async with self._reading:
-            while self._frames.phase is Phase.CLOSING:
-                await self._read_on()
-            # A device whose goodbye we have over TLS waits for us to close; any other one is
-            # told by a half-close, or has to be heard out, lest a reset destroys our farewell.
-            if isinstance(self._stream, trio.SocketStream) or not self._frames.said_goodbye:
-                await linger(self._stream, self._close_seconds)
+        while self._reading:
+            await self._news.wait()
+        while self._frames.phase is Phase.CLOSING:
+            await self._read_on()
+        # A device whose goodbye we have over TLS waits for us to close; any other one is
+        # told by a half-close, or has to be heard out, lest a reset destroys our farewell.
+        if isinstance(self._stream, trio.SocketStream) or not self._frames.said_goodbye:
+            await linger(self._stream, self._close_seconds)
 
     # --- reading -------------------------------------------------------------------------------
 
