@@ -2,12 +2,14 @@
 
 Who logs never waits for who reads.  A pipe that nobody empties blocks whoever writes to it, and
 on Trio's loop that would be every conversation: records become lines at once, in the task that
-logs (whose bound fields they carry), and a thread writes them.  So many lines wait; more are
-dropped, counted, and told as soon as there is room.  `logging` closes its handlers at exit, and
-closing waits, for a bounded time, until all lines are written; the standard library's
-QueueListener waits without a bound, and fails to stop where its queue is full.  The thread writes
-past `sys.stderr`: should it be stuck at exit, it must not hold the stream's lock, for which the
-interpreter would wait for ever.
+logs (whose bound fields they carry), and a thread writes them.  It writes several at once, since
+whenever it wakes it takes the core and the interpreter from the loop, in the middle of a turn.
+
+So many lines wait; more are dropped, counted, and told as soon as there is room.  `logging`
+closes its handlers at exit, and closing waits, for a bounded time, until all lines are written;
+the standard library's QueueListener waits without a bound, and fails to stop where its queue is
+full.  The thread writes past `sys.stderr`: should it be stuck at exit, it must not hold the
+stream's lock, for which the interpreter would wait for ever.
 """
 
 from __future__ import annotations
@@ -18,14 +20,17 @@ import os
 import re
 import sys
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from contextvars import ContextVar
 from datetime import UTC, datetime
-from queue import SimpleQueue
-from threading import Thread
+from queue import Empty, SimpleQueue
+from threading import Event, Thread
 from types import MappingProxyType
 from typing import TextIO
 
 MAX_WAITING_LINES = 10_000  # about 3 MiB; some seconds of a hundred busy devices
+GATHER_SECONDS = 0.05  # how long the first line waits for others, which are written with it
+MAX_LINES_AT_ONCE = 500
 CLOSE_SECONDS = 1.0  # a reader that takes nothing for so long at exit has lost the rest
 
 _TEXT = "%(asctime)s %(levelname)s %(name)s %(message)s"
@@ -117,7 +122,8 @@ class ThreadHandler(logging.Handler):
         """write: may block; lines for which it raises OSError or ValueError are lost."""
         super().__init__()
         self._write = write
-        self._lines: SimpleQueue[str | None] = SimpleQueue()
+        self._lines: SimpleQueue[str] = SimpleQueue()
+        self._closing = Event()
         self._refused = 0  # changed under the handler's lock
         self._lost = 0  # changed by the thread alone
         self._thread = Thread(target=self._write_lines, name="logs", daemon=True)
@@ -140,23 +146,33 @@ class ThreadHandler(logging.Handler):
 
     def close(self) -> None:
         """Waits until all lines are written, or CLOSE_SECONDS."""
-        self._lines.put(None)
+        self._closing.set()
+        self._lines.put("")  # wakes the thread
         self._thread.join(CLOSE_SECONDS)
         super().close()
 
     def _write_lines(self) -> None:
         told = 0
-        while (line := self._lines.get()) is not None:
-            self._write_line(line)
+        while not (self._closing.is_set() and self._lines.empty()):
+            self._write_out(self._gather())
             if (dropped := self.dropped) > told:
-                self._write_line(self._dropping(dropped - told))
+                self._write_out([self._dropping(dropped - told)])
                 told = dropped
 
-    def _write_line(self, line: str) -> None:
+    def _gather(self) -> list[str]:
+        """The lines that there are a moment after the first; waits for that."""
+        lines = [self._lines.get()]
+        self._closing.wait(GATHER_SECONDS)
+        with suppress(Empty):
+            while len(lines) < MAX_LINES_AT_ONCE:
+                lines.append(self._lines.get_nowait())
+        return [line for line in lines if line]  # but for the one that only wakes us
+
+    def _write_out(self, lines: list[str]) -> None:
         try:
-            self._write(line)
+            self._write("".join(lines))
         except (OSError, ValueError):  # nobody is at the other end, or it was closed
-            self._lost += 1
+            self._lost += len(lines)
 
     def _dropping(self, lines: int) -> str:
         level = logging.WARNING
