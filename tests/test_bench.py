@@ -25,6 +25,7 @@ from speech import (
     consult,
     decide,
     make_loop,
+    regroup,
     speak,
 )
 from turns import INJECTED_SECONDS, interruptions, overheads, percentile
@@ -109,6 +110,17 @@ def test_the_sentence_gives_one_segment_in_each_round() -> None:
     with TenVadDetector() as detector:
         segments = consult(detector, loop, 10.0)
     assert len(segments) == int(10.0 / loop.seconds) + 1
+
+
+def test_longer_messages_hold_the_same_audio_and_complete_the_same_decisions() -> None:
+    """60 ms are 3.75 frames: frame 14 ends with message 3, frame 15 needs message 4."""
+    speech = bytes([100, 100]) * (7 * FRAME_BYTES // 2)
+    loop = make_loop(speech, 0.1, whole=15)
+    assert len(loop.messages) == 15
+    messages, [segment] = regroup(loop, [Segment(0, 14, 15)], 1920)
+    assert b"".join(messages) == b"".join(loop.messages)
+    assert {len(message) for message in messages} == {1920}
+    assert segment == Segment(0, 3, 4)
 
 
 # --- the analysers -------------------------------------------------------------------------

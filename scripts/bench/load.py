@@ -146,6 +146,7 @@ class Run:
     port: int
     frames: Sequence[bytes]  # the loop, masked
     marks: Collection[int]  # numbers of the messages whose time of sending is noted
+    message_seconds: float = FRAME_SECONDS  # how much audio each has
     lateness: list[float] = attrs.field(factory=list)  # of marked messages: sent - due, seconds
 
     def play(
@@ -164,7 +165,7 @@ class Run:
         until: asked after each wake-up; True ends the run early.
         Returns the devices, still connected.
         """
-        loop_seconds = len(self.frames) * FRAME_SECONDS
+        loop_seconds = len(self.frames) * self.message_seconds
         stagger = loop_seconds / count if stagger is None else stagger
         devices = [Device(self.port) for _ in range(count)]
         diaries = [device.diary for device in devices]
@@ -213,4 +214,5 @@ class Run:
                 device.diary.sent[message] = sent_at
                 self.lateness.append(sent_at - was_due)
             device.next_message = message + 1
-            heapq.heappush(due, (device.begins_at + (message + 1) * FRAME_SECONDS, number))
+            next_at = device.begins_at + (message + 1) * self.message_seconds
+            heapq.heappush(due, (next_at, number))

@@ -51,14 +51,36 @@ class Segment:
     ended: int
 
 
-def make_loop(pcm: bytes, silence_seconds: float = SILENCE_SECONDS) -> Loop:
-    """Trims the speech to what is audible and adds digital silence; UnusableSpeech if none is."""
+def make_loop(pcm: bytes, silence_seconds: float = SILENCE_SECONDS, whole: int = 1) -> Loop:
+    """Trims the speech to what is audible and adds digital silence; UnusableSpeech if none is.
+
+    whole: its length is a multiple of so many messages.
+    """
     frames = list(Framer().push(pcm))
     loud = [at for at, frame in enumerate(frames) if dbfs(frame) > AUDIBLE_DBFS]
     if not loud:
         raise UnusableSpeech(f"nothing in the clip is louder than {AUDIBLE_DBFS:g} dBFS")
-    silence = [bytes(FRAME_BYTES)] * round(silence_seconds / FRAME_SECONDS)
-    return Loop((*frames[loud[0] : loud[-1] + 1], *silence))
+    spoken = frames[loud[0] : loud[-1] + 1]
+    silent = round(silence_seconds / FRAME_SECONDS)
+    silent += -(len(spoken) + silent) % whole
+    return Loop((*spoken, *[bytes(FRAME_BYTES)] * silent))
+
+
+def regroup(
+    loop: Loop, segments: Sequence[Segment], message_bytes: int
+) -> tuple[list[bytes], list[Segment]]:
+    """The loop in messages of another size, and which of them complete the decisions.
+
+    message_bytes: a divisor of the loop's.
+    """
+    audio = b"".join(loop.messages)
+    assert len(audio) % message_bytes == 0
+
+    def completing(frame: int) -> int:
+        return -(-(frame + 1) * FRAME_BYTES // message_bytes) - 1 if frame >= 0 else frame
+
+    messages = [audio[at : at + message_bytes] for at in range(0, len(audio), message_bytes)]
+    return messages, [Segment(*map(completing, attrs.astuple(segment))) for segment in segments]
 
 
 def speak() -> bytes:

@@ -7,6 +7,7 @@ many devices, and prints a row for each number of devices.
 from __future__ import annotations
 
 import json
+import math
 import os
 import platform
 import sys
@@ -21,17 +22,17 @@ from load import BINARY, Device, Diary, Run, masked_frame
 from process import Server, Usage, started, usage_of
 from report import Row, table
 from speech import (
-    Loop,
     Segment,
     UnusableSpeech,
     consult,
     make_loop,
     read_clip,
+    regroup,
     speak,
 )
 from turns import interruptions, overheads, percentile
 
-from listenai.audio import FRAME_BYTES, SAMPLE_RATE
+from listenai.audio import FRAME_SECONDS, SAMPLE_BYTES, SAMPLE_RATE
 from listenai.engines.ten_vad import TenVadDetector
 from listenai.wav import WavError
 
@@ -40,6 +41,7 @@ BATCH = 20  # devices that lose power together
 SPEAKING_SECONDS = 0.3  # into the reply they lose it
 SETTLE_SECONDS = 1.0  # for what a server does when devices leave
 WATCH_SECONDS = 5.0  # over which idle connections' CPU is measured
+FRAME_MS = round(FRAME_SECONDS * 1000)
 LISTENED_BYTES = SAMPLE_RATE  # half a second of silence: the detector has touched its memory
 
 
@@ -48,9 +50,10 @@ class Bench:
     """One server under one kind of load."""
 
     server: Server
-    loop: Loop
+    messages: Sequence[bytes]  # what a device plays again and again
     segments: Sequence[Segment]
     seconds: float
+    message_seconds: float
     # Memory before the first device.  What a device has used is often not given back to the
     # system when it leaves, so that before a later run is no measure of what that run takes.
     fresh_kib: int = attrs.field(init=False)
@@ -58,6 +61,11 @@ class Bench:
     @fresh_kib.default
     def _fresh_kib(self) -> int:
         return self.server.memory_kib()
+
+    @property
+    def loop_seconds(self) -> float:
+        """How long one round takes."""
+        return len(self.messages) * self.message_seconds
 
     def latency(self, count: int) -> Row:
         """What the server adds to each turn."""
@@ -80,7 +88,7 @@ class Bench:
         series = [row["memory_kib"]]
         for killed in range(0, count, BATCH):
             devices = self._run().play(
-                min(BATCH, count - killed), self.loop.seconds * 2, until=_all_hear, stagger=0.01
+                min(BATCH, count - killed), self.loop_seconds * 2, until=_all_hear, stagger=0.01
             )
             _close(devices, reset=True)
             series.append(self.server.memory_kib())
@@ -112,7 +120,7 @@ class Bench:
 
     def warm_up(self) -> None:
         """One turn that does not count: imports, caches.  ClickException when it fails."""
-        devices = self._run().play(1, self.loop.seconds * 1.5)
+        devices = self._run().play(1, self.loop_seconds * 1.5)
         heard = {kind: len(times) for kind, times in devices[0].diary.heard.items()}
         _close(devices)
         if "audio" not in heard or "error" in heard:
@@ -145,6 +153,7 @@ class Bench:
             "server": self.server.name,
             "devices": count,
             "seconds": self.seconds,
+            "message_ms": round(self.message_seconds * 1000),
             "load": os.getloadavg()[0],
             "memory_kib": self.server.memory_kib(),
             "threads": self.server.threads(),
@@ -152,9 +161,9 @@ class Bench:
         }
 
     def _run(self) -> Run:
-        frames = [masked_frame(BINARY, message) for message in self.loop.messages]
+        frames = [masked_frame(BINARY, message) for message in self.messages]
         marks = {at for segment in self.segments for at in (segment.suspected, segment.ended)}
-        return Run(self.server.port, frames, marks)
+        return Run(self.server.port, frames, marks, self.message_seconds)
 
 
 def _percentiles(name: str, values: Sequence[float]) -> Row:
@@ -206,6 +215,13 @@ def _numbers(_context: Any, _parameter: Any, value: str) -> list[int]:
 @click.option("--mode", default="latency", type=click.Choice(list(SPEECH_MS)), show_default=True)
 @click.option("--n", "counts", default="1,10,25", callback=_numbers, show_default=True)
 @click.option("--secs", default=20.0, help="Length of each run.", show_default=True)
+@click.option(
+    "--message-ms",
+    default=16,
+    type=click.IntRange(1, 1000),
+    help="Of audio in a message.",
+    show_default=True,
+)
 @click.option("--core", type=int, help="Hold the server to this core, the generator to others.")
 @click.option("--nice", default=0, help="Priority of both; below 0 needs root.", show_default=True)
 @click.option("--repeat", default=1, help="Do everything so often.", show_default=True)
@@ -217,6 +233,7 @@ def main(
     mode: str,
     counts: list[int],
     secs: float,
+    message_ms: int,
     core: int | None,
     nice: int,
     repeat: int,
@@ -225,11 +242,14 @@ def main(
     json_path: Path | None,
 ) -> None:
     try:
-        loop = make_loop(read_clip(speech) if speech else speak())
+        # The loop has whole frames of the detector and whole messages.
+        whole = math.lcm(message_ms, FRAME_MS) // FRAME_MS
+        loop = make_loop(read_clip(speech) if speech else speak(), whole=whole)
         with TenVadDetector() as detector:
             segments = consult(detector, loop, secs + 4 * loop.seconds)
     except (UnusableSpeech, WavError) as error:
         raise click.ClickException(str(error)) from error
+    messages, segments = regroup(loop, segments, message_ms * SAMPLE_RATE // 1000 * SAMPLE_BYTES)
     _be_nice(nice)
     _hold_generator(core)
     rows: list[Row] = []
@@ -237,7 +257,7 @@ def main(
         for name in ("reference", "listenai") if reference else ("listenai",):
             with started(name, speech_ms=SPEECH_MS[mode], core=core) as server:
                 click.echo(f"{name}: pid {server.pid}, port {server.port}", err=True)
-                bench = Bench(server, loop, segments, secs)
+                bench = Bench(server, messages, segments, secs, message_ms / 1000)
                 bench.warm_up()
                 measure: Callable[[int], Row] = getattr(bench, mode)
                 for count in counts:
@@ -251,5 +271,4 @@ def main(
 
 
 if __name__ == "__main__":
-    assert FRAME_BYTES == 512  # one message is one frame of the detector: the oracle counts on it
     main()
