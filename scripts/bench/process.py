@@ -19,7 +19,11 @@ REFERENCE = Path(__file__).with_name("reference_server.py")
 START_SECONDS = 30.0
 STOP_SECONDS = 5.0
 # Everybody gets in: how many a server carries is what is being asked.
-_LIMITS = {"CLOUD_MAX_CONNECTIONS": "10000", "CLOUD_MEMORY_BUDGET_MB": "1000000"}
+_LIMITS = {
+    "CLOUD_MAX_CONNECTIONS": "10000",
+    "CLOUD_MAX_CONCURRENT": "10000",
+    "CLOUD_MEMORY_BUDGET_MB": "1000000",
+}
 _ADDRESS = re.compile(r"ws://[^:\s]+:(\d+)/")
 
 
