@@ -68,14 +68,18 @@ class Outbox:
 
     async def send(self, sender: Sender, event: Notice) -> None:
         """Waits until the writer has taken the message."""
-        async with self._lane:
-            self._slot = slot = _Slot(sender, event)
-            self._wake.set()
-            try:
-                await slot.taken.wait()
-            finally:
-                if self._slot is slot:  # cancelled: withdraw it
-                    self._slot = None
+        try:
+            self._lane.acquire_nowait()  # `acquire` would let others run; so does the wait below
+        except trio.WouldBlock:
+            await self._lane.acquire()
+        self._slot = slot = _Slot(sender, event)
+        self._wake.set()
+        try:
+            await slot.taken.wait()
+        finally:
+            if self._slot is slot:  # cancelled: withdraw it
+                self._slot = None
+            self._lane.release()
 
     def gate_changed(self) -> None:
         """Some sender's gate has opened."""

@@ -71,6 +71,9 @@ def _fields(record: logging.LogRecord) -> Mapping[str, object]:
 # --- lines ---------------------------------------------------------------------------------
 
 
+_encode = json.JSONEncoder(default=str).encode  # `json.dumps` would make one for each line
+
+
 class JsonFormatter(logging.Formatter):
     """{"time": ISO 8601 in UTC, "level", "logger", "event", fields…, "exception"?: traceback}.
 
@@ -91,7 +94,7 @@ class JsonFormatter(logging.Formatter):
             entry["exception"] = self.formatException(record.exc_info)
         if record.stack_info:
             entry["stack"] = self.formatStack(record.stack_info)
-        return json.dumps(entry, default=str)
+        return _encode(entry)
 
 
 class TextFormatter(logging.Formatter):
