@@ -41,10 +41,10 @@ MUTANTS = (
         (
             ("if slot and slot.sender.gate is Gate.OPEN:", "if slot:"),
             (
-                "        async with self._lane:\n",
+                "        try:\n            self._lane.acquire_nowait()",
                 "        while sender.gate is not Gate.OPEN:\n"
                 "            await sender.wait_changed()\n"
-                "        async with self._lane:\n",
+                "        try:\n            self._lane.acquire_nowait()",
             ),
         ),
         "conversation/test_failures.py::test_a_hold_covers_the_chunk_that_waits_for_a_stalled_device",
@@ -117,7 +117,7 @@ MUTANTS = (
     Mutant(
         "a cancelled send leaves its slot",
         "conversation/outbox.py",
-        (("                if self._slot is slot:", "                if False:"),),
+        (("            if self._slot is slot:", "            if False:"),),
         "conversation/test_failures.py::test_a_stream_that_failed_before_it_opened_is_never_announced",
     ),
     Mutant(
