@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 import random
+import signal
 from collections.abc import AsyncIterator
 
 import pytest
 import trio
+
+
+def pytest_configure() -> None:
+    """Ctrl-C has its meaning in the processes that tests start, also where `nohup` took it away."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
