@@ -11,7 +11,7 @@ from trio.testing import memory_stream_pair
 from trio_websocket import ConnectionClosed
 from wsproto import ConnectionType
 
-from listenai.services.sockets import accept_socket, open_socket
+from listenai.services.sockets import CLOSE_SECONDS, accept_socket, open_socket
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
@@ -35,7 +35,8 @@ async def test_a_ping_that_crosses_a_clients_goodbye_is_no_failure():
         host, port = listener.socket.getsockname()
         url = f"ws://{host}:{port}/"
         async with open_socket(url, seconds=5, max_message_bytes=100) as socket:
-            pass
+            began = trio.current_time()
+        assert trio.current_time() < began + CLOSE_SECONDS  # nobody could hear it answered
         with pytest.raises(ConnectionClosed):
             await socket.get_message()
         nursery.cancel_scope.cancel()
@@ -46,4 +47,5 @@ async def test_a_ping_that_crosses_a_servers_goodbye_is_no_failure(autojump_cloc
     async with trio.open_nursery() as nursery:
         nursery.start_soon(ping_late, theirs, ConnectionType.CLIENT)
         async with accept_socket(stream, path="/", seconds=5, max_message_bytes=100):
-            pass
+            began = trio.current_time()
+    assert trio.current_time() == began
