@@ -21,7 +21,7 @@ class DeviceGone(Exception):
 class Wire(Protocol):
     """Messages to and from one device: a WebSocket, or memory in tests.
 
-    Every method but `aclose` raises DeviceGone once the device has left.
+    Every method that waits, but `aclose`, raises DeviceGone once the device has left.
     """
 
     async def receive(self) -> Message:
@@ -29,6 +29,12 @@ class Wire(Protocol):
 
     async def send(self, message: Message) -> None:
         """Hands one message to the device; may wait for as long as the device does not read."""
+
+    def send_nowait(self, message: Message) -> bool:
+        """Hands over what can be without waiting; True when that is all of the message.
+
+        Otherwise, or once the device has left, `send` it, which goes on from there.
+        """
 
     async def ping(self) -> None:
         """Returns when the device has answered."""
@@ -46,7 +52,8 @@ class PeekedWire:
     def __init__(self, wire: Wire, first: Message) -> None:
         self._wire = wire
         self._first: Message | None = first
-        self.send, self.ping, self.aclose = wire.send, wire.ping, wire.aclose
+        self.send, self.send_nowait = wire.send, wire.send_nowait
+        self.ping, self.aclose = wire.ping, wire.aclose
 
     async def receive(self) -> Message:
         """The message that was looked at, then the wire's."""

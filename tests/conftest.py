@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import random
 import signal
-from collections.abc import AsyncIterator
+from collections.abc import Awaitable, Callable
+from typing import Any
 
 import pytest
 import trio
@@ -38,24 +39,54 @@ class _Shuffle(trio.abc.Instrument):
         task._counter = self._chance.random()
 
 
+# Both are plain fixtures that change how the test is run: an asynchronous one that is named
+# by `usefixtures` alone would never be run by pytest-trio.
+
+Run = Callable[..., None]  # as trio.run
+
+
+def _run_through(node: Any, wrap: Callable[[Run], Run]) -> None:
+    """pytest-trio runs the test by the first of its marks that says how."""
+    if marks := [mark for mark in node.iter_markers("trio") if "run" in mark.kwargs]:
+        node.add_marker(pytest.mark.trio(run=wrap(marks[0].kwargs["run"])), append=False)
+
+
 @pytest.fixture
-async def schedule(
-    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
-) -> AsyncIterator[int]:
+def schedule(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
     """One order of tasks, decided by the seed.  Everything private in Trio is pinned here."""
-    chance = random.Random(request.param)
+    seed: int = request.param
+    chance = random.Random(seed)
     monkeypatch.setattr("trio._core._run._ALLOW_DETERMINISTIC_SCHEDULING", True)
     monkeypatch.setattr("trio._core._run._r", chance)
-    shuffle = _Shuffle(chance)
-    trio.lowlevel.add_instrument(shuffle)
-    yield request.param
-    trio.lowlevel.remove_instrument(shuffle)
+    # Messages are sent at once, all by the writer's task, or now this way and now that.
+    share = (1.0, 0.0, 0.5)[seed % 3]
+    room = random.Random(seed)
+    monkeypatch.setattr("fakes.room", lambda: room.random() < share)
+
+    def shuffled(run: Run) -> Run:
+        def run_shuffled(main: Callable[[], Awaitable[None]], **options: Any) -> None:
+            run(main, **(options | {"instruments": [_Shuffle(chance)]}))
+
+        return run_shuffled
+
+    _run_through(request.node, shuffled)
+    return seed
 
 
 @pytest.fixture
-async def nothing_left() -> AsyncIterator[None]:
+def nothing_left(request: pytest.FixtureRequest) -> None:
     """Fails when the test leaves a task behind."""
-    before = trio.lowlevel.current_statistics().tasks_living
-    yield
-    after = trio.lowlevel.current_statistics().tasks_living
-    assert after == before, f"{after - before} tasks are left"
+
+    def counting(run: Run) -> Run:
+        def run_and_count(main: Callable[[], Awaitable[None]], **options: Any) -> None:
+            async def counted() -> None:
+                before = trio.lowlevel.current_statistics().tasks_living
+                await main()
+                after = trio.lowlevel.current_statistics().tasks_living
+                assert after == before, f"{after - before} tasks are left"
+
+            run(counted, **options)
+
+        return run_and_count
+
+    _run_through(request.node, counting)

@@ -22,7 +22,6 @@ from listenai.conversation.decoding import Decoding
 from listenai.conversation.device_tools import DeviceTools, check_device_tools
 from listenai.conversation.dialogue import Dialogue, Engines
 from listenai.conversation.limits import Kind
-from listenai.conversation.outbox import Outbox
 from listenai.conversation.replying import Limits
 from listenai.conversation.writer import Writer, message_bytes
 from listenai.dialects.base import NEVER, Dialect
@@ -99,8 +98,8 @@ class Conversation:
         self._engines, self._sessions = engines, sessions
         self._effects, self._deadlines, self._owner = effects, deadlines, owner
         self._limits, self._observer = limits, observer
-        self._outbox = Outbox()
-        self._writer = Writer(wire, dialect, self._outbox, observer, deadlines.stall, self._told)
+        self._writer = Writer(wire, dialect, observer, deadlines.stall, self._told)
+        self._outbox = self._writer.outbox
         self._decoding = Decoding(engines.make_decoder)
         self._asked = SessionStart()  # by the device, though it may have been refused
         self._deadline = NEVER  # which the dialect is known to wait for

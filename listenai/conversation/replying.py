@@ -89,10 +89,10 @@ class Replying:
         """Sends nothing more of the latest turn, for now; pauses a device that can."""
         turn = self.latest
         assert turn  # the floor holds what it began
+        turn.set_gate(Gate.HELD)
         if (stream := turn.stream) and stream.opened and self.capabilities.pause:
             stream.playout.pause(trio.current_time())
             self.outbox.post(StreamPaused(stream.id))
-        turn.set_gate(Gate.HELD)
 
     def release(self) -> None:
         """The latest turn goes on where it was held."""
@@ -102,19 +102,19 @@ class Replying:
             stream.playout.resume(trio.current_time())
             self.outbox.post(StreamResumed(stream.id))
         turn.set_gate(Gate.OPEN)
-        self.outbox.gate_changed()
+        self.outbox.changed()
         self.show(turn.state)
 
     def interrupt(self) -> None:
         """The latest turn is over.  Its gate stays shut while the cancel is on its way."""
         turn = self.latest
         assert turn
+        turn.set_gate(Gate.SHUT)
         if (stream := turn.stream) and stream.opened:
             now = trio.current_time()
             stream.cut(now, device_forgets=self.capabilities.flush)
             self.speaking.music.give_back(stream.playout.sent - stream.played(now))
             self.outbox.post(StreamFlushed(stream.id))
-        turn.set_gate(Gate.SHUT)
         turn.scope.cancel()
 
     def report(self, report: PlaybackReported) -> None:

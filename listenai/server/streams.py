@@ -111,6 +111,24 @@ class OrderedWriter:
         poll.register(self._socket, select.POLLOUT)
         return bool(poll.poll(0))
 
+    @property
+    def is_free(self) -> bool:
+        """True when `write_nowait` may be called."""
+        plain = not isinstance(self._stream, trio.SSLStream) and sys.platform != "win32"
+        return plain and not self._rest and not self._turns.locked()
+
+    def write_nowait(self, data: bytes) -> int:
+        """How many bytes the kernel takes now; the rest goes before what is written next.
+
+        A connection that was lost takes none.
+        """
+        try:
+            sent = os.write(self._socket.fileno(), data)
+        except OSError:
+            return 0
+        self._rest = data[sent:] if sent else b""
+        return sent
+
     async def write(self, data: bytes) -> None:
         """Hands all bytes to the kernel; raises what GONE names when that is not possible."""
         try:

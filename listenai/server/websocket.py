@@ -53,6 +53,7 @@ class WebSocketWire:
     ) -> None:
         self._stream, self._frames = stream, frames
         self._writer = OrderedWriter(stream)
+        self._begun: Message | None = None  # sent in part
         self._ahead: bytes | bytearray = read  # received, not understood yet
         self._reading = False  # a task is inside `receive`
         self._news = trio.Event()  # a pong, or the end: for those who ping
@@ -86,7 +87,18 @@ class WebSocketWire:
         A send that is cancelled has sent nothing, or is completed before the next one.
         """
         self._check_talking()
-        await self._write(self._frames.message(message))
+        begun, self._begun = self._begun, None
+        await self._write(b"" if begun is message else self._frames.message(message))
+
+    def send_nowait(self, message: Message) -> bool:
+        """Hands over what the kernel takes now; whatever is left, `send` hands over."""
+        frames = self._frames
+        if frames.phase is not Phase.TALKING or frames.pongs or not self._writer.is_free:
+            return False
+        frame = frames.message(message)
+        sent = self._writer.write_nowait(frame)
+        self._begun = message if 0 < sent < len(frame) else None
+        return sent == len(frame)
 
     async def ping(self) -> None:
         """Returns when the device has answered; somebody has to receive meanwhile."""

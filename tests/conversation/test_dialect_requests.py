@@ -207,6 +207,9 @@ async def test_an_unpaced_reply_goes_out_at_once(autojump_clock):
 class DeafDevice(FakeDevice):
     """Leaves with the first message that it is sent after a text."""
 
+    def has_room(self, message: Envelope) -> bool:
+        return not isinstance(message.event, PongSent) and super().has_room(message)
+
     async def send(self, message: Envelope) -> None:
         if isinstance(message.event, PongSent):
             self.leave(write_side=False)
@@ -272,6 +275,9 @@ async def test_a_mark_ends_a_run_of_encoded_audio(autojump_clock):
 
 class StalledDevice(FakeDevice):
     """Takes nothing more after a pong was due."""
+
+    def has_room(self, message: Envelope) -> bool:
+        return not isinstance(message.event, PongSent) and super().has_room(message)
 
     async def send(self, message: Envelope) -> None:
         if isinstance(message.event, PongSent):

@@ -6,6 +6,7 @@ import pytest
 import trio
 from fakes import (
     ANSWER,
+    Envelope,
     FakeChatModel,
     FakeDevice,
     FakeSynthesizer,
@@ -273,6 +274,9 @@ async def test_no_stale_audio_through_a_wire_that_never_yields(autojump_clock):
     class EagerDevice(FakeDevice):
         async def _checkpoint(self) -> None:
             pass
+
+        def has_room(self, message: Envelope) -> bool:
+            return self._reading.is_set()
 
     async with talking(device=EagerDevice()) as talk:
         talk.ask()

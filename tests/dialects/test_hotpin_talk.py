@@ -73,9 +73,13 @@ class Device:
 
     async def send(self, message: Message) -> None:
         await trio.lowlevel.checkpoint()
+        assert self.send_nowait(message)
+
+    def send_nowait(self, message: Message) -> bool:
         self.got.append((trio.current_time(), message))
         self._news.set()
         self._news = trio.Event()
+        return True
 
     async def ping(self) -> None:
         await trio.lowlevel.checkpoint()

@@ -348,6 +348,62 @@ async def test_a_message_is_handed_over_before_any_other_task_runs() -> None:
     assert seen == [b"\x81\x03now"]
 
 
+async def test_what_has_room_is_sent_without_waiting() -> None:
+    """Whole, and only while it would not overtake anybody."""
+    async with wire_on_a_pair() as (wire, theirs):
+        assert wire.send_nowait("now")
+        assert theirs.recv(100) == b"\x81\x03now"
+        wire._frames.pongs.append(b"\x8a\x00")
+        assert not wire.send_nowait("after the pong")
+        await wire.send("after the pong")
+        assert theirs.recv(100) == b"\x8a\x00\x81\x0eafter the pong"
+
+
+async def test_what_is_begun_without_waiting_is_completed() -> None:
+    """`send` goes on where the kernel had no more room, in the middle of a frame."""
+    size = 1 << 20
+    async with wire_on_a_pair() as (wire, theirs):
+        got = b""
+        message = bytes(size)
+        assert not wire.send_nowait(message)
+        assert not wire.send_nowait("the kernel is full")
+        async with trio.open_nursery() as nursery:
+
+            async def send() -> None:
+                await wire.send(message)
+                await wire.send("after")
+
+            nursery.start_soon(send)
+            while not got.endswith(b"\x81\x05after"):
+                await trio.lowlevel.checkpoint()
+                with suppress(BlockingIOError):
+                    got += theirs.recv(1 << 20)
+    assert got == struct.pack("!BBQ", 0x82, 127, size) + message + b"\x81\x05after"
+
+
+async def test_nothing_is_sent_at_once_while_another_task_sends() -> None:
+    """It would come in the middle of a frame."""
+    async with wire_on_a_pair() as (wire, theirs), trio.open_nursery() as nursery:
+        nursery.start_soon(wire.send, bytes(1 << 20))
+        await trio.testing.wait_all_tasks_blocked(0.01)
+        theirs.recv(1 << 20)
+        assert not wire.send_nowait("overtakes")
+        nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize("closed", ["by us", "by the device"])
+async def test_nothing_is_sent_at_once_on_a_dead_connection(closed: str) -> None:
+    """Whoever has to know is told by `send`."""
+    async with wire_on_a_pair() as (wire, theirs):
+        if closed == "by us":
+            await wire.aclose()
+        else:
+            theirs.close()
+        assert not wire.send_nowait("too late")
+        with pytest.raises(DeviceGone):
+            await wire.send("too late")
+
+
 @pytest.mark.parametrize(
     ("read", "messages", "least"),
     [(frame(TEXT, b"a") * 10, 10, 9), (frame(PONG) * 2700 + frame(TEXT, b"a"), 1, 7)],
