@@ -6,6 +6,7 @@ whichever task asked; nothing can come between a decision and its effects.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 
@@ -175,6 +176,7 @@ class Dialogue:
             max_waiting_turns=MAX_WAITING_TURNS,
             is_echo=self._own_voice.is_own,
         )
+        self._floor_deadline = math.inf  # which `_expire_floor` waits for
         self._floor_changed = trio.Event()
         self._shown: State | None = None
         self._use_configuration(session.configuration)
@@ -342,7 +344,8 @@ class Dialogue:
 
     async def _expire_floor(self) -> None:
         while True:
-            with trio.move_on_at(self.floor.next_deadline()) as timer:
+            self._floor_deadline = self.floor.next_deadline()
+            with trio.move_on_at(self._floor_deadline) as timer:
                 await self._floor_changed.wait()
             if timer.cancelled_caught:
                 self._apply(self.floor.expire(trio.current_time()))
@@ -367,8 +370,10 @@ class Dialogue:
                 case CommitUtterance():
                     self._listening.commit()
         self._music.set_alone(self.floor.quiet)
-        self._floor_changed.set()
-        self._floor_changed = trio.Event()
+        # Rarely: whoever waits for the floor wants its deadline, or its quiet when draining.
+        if self.floor.next_deadline() != self._floor_deadline or self.floor.draining:
+            self._floor_changed.set()
+            self._floor_changed = trio.Event()
 
     def _show(self, state: State) -> None:
         """Tells the device the state, when it is another one."""

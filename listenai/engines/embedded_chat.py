@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
+from contextlib import aclosing, asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from fractions import Fraction
 from itertools import islice
@@ -45,14 +46,23 @@ class EmbeddedChatModel:
         self._call_prefix = call_prefix
         self._grammar = load_commands()
 
-    @trio.as_safe_channel
+    @asynccontextmanager
     async def open_reply(
         self,
         messages: Sequence[ChatMessage],
         tools: Sequence[ToolSchema],
         settings: ChatSettings,
-    ) -> AsyncGenerator[ReplyPart, None]:
+    ) -> AsyncIterator[AsyncIterator[ReplyPart]]:
         """Streams one reply word by word, at most `settings.max_tokens` of them, or a tool call."""
+        async with aclosing(self._parts(messages, tools, settings)) as parts:
+            yield parts
+
+    async def _parts(
+        self,
+        messages: Sequence[ChatMessage],
+        tools: Sequence[ToolSchema],
+        settings: ChatSettings,
+    ) -> AsyncGenerator[ReplyPart, None]:
         answer = self._answer(messages, tools, settings.language)
         if isinstance(answer, _Wish):
             arguments = json.dumps(answer.arguments, ensure_ascii=False)

@@ -20,6 +20,7 @@ before each call.
 from __future__ import annotations
 
 import logging
+import math
 from collections import deque
 from collections.abc import Callable, Sequence
 
@@ -130,6 +131,7 @@ class SegmentingRecognizer:
         self._owed = deque[_Segment]()
         self._text = ""  # of the utterance, as far as it is transcribed
         self._news = trio.Event()  # wakes the transcribing task
+        self._wanted_bytes = math.inf  # of the take: so much audio is news
         self._started = trio.Event()  # wakes the task that notices the end of audio
 
     # --- plain code: called by the connection ------------------------------------------------
@@ -204,7 +206,8 @@ class SegmentingRecognizer:
             segment.last_speech_at = now
         if Change.SUSPECTED in change:
             self._owe(segment)
-        self._news.set()
+        if len(segment.take.audio) >= self._wanted_bytes:
+            self._news.set()
 
         events: list[SpeechEvent] = []
         if Change.STARTED in change:
@@ -305,6 +308,14 @@ class SegmentingRecognizer:
         self._news = trio.Event()
         await self._news.wait()
 
+    async def _wait_audio(self, size: int) -> None:
+        """Waits until the take has so many bytes, or anything else has changed."""
+        self._wanted_bytes = size
+        try:
+            await self._wait_news()
+        finally:
+            self._wanted_bytes = math.inf
+
     async def _transcribe(self, segment: _Segment) -> None:
         take = segment.take
         if take.text_before is None:
@@ -353,7 +364,7 @@ class SegmentingRecognizer:
         last_text, asked_at = "", float("-inf")
         while segment.end is None or fed < segment.end:
             if segment.end is None and len(audio) - fed < FEED_BYTES:
-                await self._wait_news()
+                await self._wait_audio(fed + FEED_BYTES)
                 continue
             stop = fed + FEED_BYTES if segment.end is None else min(segment.end, fed + FEED_BYTES)
             await utterance.accept(bytes(audio[fed:stop]))

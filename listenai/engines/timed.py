@@ -9,7 +9,7 @@ timers do not add up.
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 
 import attrs
 import numpy as np
@@ -78,14 +78,18 @@ class TimedUtterance:
 class TimedChatModel:
     """Answers with REPLY_TOKENS: the first after 100 ms, then one every 20 ms."""
 
-    @trio.as_safe_channel
+    @asynccontextmanager
     async def open_reply(
         self,
         messages: Sequence[ChatMessage],
         tools: Sequence[ToolSchema],
         settings: ChatSettings,
-    ) -> AsyncGenerator[ReplyPart, None]:
+    ) -> AsyncIterator[AsyncIterator[ReplyPart]]:
         """Streams the tokens; messages, tools and settings are not looked at."""
+        async with aclosing(self._tokens()) as tokens:
+            yield tokens
+
+    async def _tokens(self) -> AsyncGenerator[ReplyPart, None]:
         due = trio.current_time() + FIRST_TOKEN_SECONDS
         for number, token in enumerate(REPLY_TOKENS):
             await trio.sleep_until(due + number * TOKEN_SECONDS)
@@ -102,11 +106,15 @@ class TimedSynthesizer:
         factory=lambda: {"default": "a tone of 440 Hz"}, init=False
     )
 
-    @trio.as_safe_channel
+    @asynccontextmanager
     async def open_speech(
         self, text: str, *, voice_id: str, language: str
-    ) -> AsyncGenerator[SpeechChunk, None]:
+    ) -> AsyncIterator[AsyncIterator[SpeechChunk]]:
         """Streams the tone; text, voice and language are not looked at."""
+        async with aclosing(self._chunks()) as chunks:
+            yield chunks
+
+    async def _chunks(self) -> AsyncGenerator[SpeechChunk, None]:
         due = trio.current_time() + FIRST_CHUNK_SECONDS
         chunk = _tone(self.sample_rate * CHUNK_MS // 1000)
         left = self.sample_rate * self.audio_ms // 1000 * SAMPLE_BYTES
