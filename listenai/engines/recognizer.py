@@ -199,15 +199,9 @@ class SegmentingRecognizer:
         if segment is None:
             self._pre_roll.append(frame)
             return
-        segment.take.audio += frame
-        segment.frames += 1
-        if self._segmenter.speeching and not self._segmenter.silent_frames:
-            segment.spoken_frames = segment.frames
-            segment.last_speech_at = now
+        self._append(segment, frame, now)
         if Change.SUSPECTED in change:
             self._owe(segment)
-        if len(segment.take.audio) >= self._wanted_bytes:
-            self._news.set()
 
         events: list[SpeechEvent] = []
         if Change.STARTED in change:
@@ -221,6 +215,15 @@ class SegmentingRecognizer:
             events += [*self._cut(), self._end_segment(segment, keep=True)]
         for event in events:
             self._hear(event)
+
+    def _append(self, segment: _Segment, frame: bytes, now: float) -> None:
+        segment.take.audio += frame
+        segment.frames += 1
+        if self._segmenter.speeching and not self._segmenter.silent_frames:
+            segment.spoken_frames = segment.frames
+            segment.last_speech_at = now
+        if len(segment.take.audio) >= self._wanted_bytes:
+            self._news.set()
 
     def _begin_segment(self) -> _Segment:
         pre_roll = b"".join(self._pre_roll)
