@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import trio
+from fakes import room_under
 
 
 def pytest_configure() -> None:
@@ -58,10 +59,7 @@ def schedule(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) ->
     chance = random.Random(seed)
     monkeypatch.setattr("trio._core._run._ALLOW_DETERMINISTIC_SCHEDULING", True)
     monkeypatch.setattr("trio._core._run._r", chance)
-    # Messages are sent at once, all by the writer's task, or now this way and now that.
-    share = (1.0, 0.0, 0.5)[seed % 3]
-    room = random.Random(seed)
-    monkeypatch.setattr("fakes.room", lambda: room.random() < share)
+    monkeypatch.setattr("fakes.room", room_under(seed))
 
     def shuffled(run: Run) -> Run:
         def run_shuffled(main: Callable[[], Awaitable[None]], **options: Any) -> None:

@@ -169,6 +169,12 @@ def room() -> bool:
     return True
 
 
+def room_under(seed: int) -> Callable[[], bool]:
+    """`room` under one schedule: for every message, for none, or by chance."""
+    chance, share = random.Random(seed), (1.0, 0.0, 0.5)[seed % 3]
+    return lambda: chance.random() < share
+
+
 class FakeDevice:
     """A wire, and a device behind it."""
 

@@ -109,8 +109,7 @@ class Conversation:
         self._session_changed = trio.Event()
         self._session_ended = False  # the device wants it erased
         self._goodbye = Goodbye()
-        self._outer: trio.Nursery
-        self._inner: trio.Nursery
+        self._failure: BaseExceptionGroup[Exception] | None = None  # a bug of ours
 
     async def run(self, draining: trio.Event) -> None:
         """Until the device leaves or the drain is done; raises only our own bugs.
@@ -126,25 +125,11 @@ class Conversation:
             self._observer.closed(self._goodbye.code, self._goodbye.reason)
 
     async def _converse(self, draining: trio.Event) -> None:
-        failure: BaseExceptionGroup[Exception] | None = None
         try:
-            async with trio.open_nursery() as self._outer:
-                self._outer.start_soon(self._writer.write)
-                try:
-                    async with self._keeping_session(), trio.open_nursery() as self._inner:
-                        self._inner.start_soon(self._ping)
-                        self._inner.start_soon(self._expire_dialect)
-                        self._inner.start_soon(self._drain, draining)
-                        await self._read()
-                except* (DeviceGone, DeviceStalled):
-                    raise
-                except* Exception as group:  # a bug of ours: first the device is told
-                    failure = group
-                    self._say_goodbye(Goodbye(1011, "internal error"))
-                    self._tell(ErrorReported(ErrorCode.INTERNAL_ERROR, "an internal error"))
-                if not failure:
-                    self._tell_closing()
-                self._outbox.close()
+            # Tasks, even the last: what a nursery's own block raises Trio leaves in a cycle.
+            async with trio.open_nursery() as outer:
+                outer.start_soon(self._writer.write)
+                outer.start_soon(self._talk, draining)
         except* DeviceGone as group:
             _log.debug("device_left")
             self._hand_back_unsent()
@@ -154,8 +139,26 @@ class Conversation:
             self._hand_back_unsent()
             self._say_goodbye(Goodbye(1008, "the device does not read"))
         await self._wire.aclose(self._goodbye.code, self._goodbye.reason)
-        if failure:
-            raise failure
+        if self._failure:
+            raise self._failure
+
+    async def _talk(self, draining: trio.Event) -> None:
+        """Holds the session; afterwards the device is told why there is no more."""
+        try:
+            async with self._keeping_session(), trio.open_nursery() as self._inner:
+                self._inner.start_soon(self._ping)
+                self._inner.start_soon(self._expire_dialect)
+                self._inner.start_soon(self._drain, draining)
+                self._inner.start_soon(self._read)
+        except* (DeviceGone, DeviceStalled):
+            raise
+        except* Exception as group:  # a bug of ours: first the device is told
+            self._failure = group
+            self._say_goodbye(Goodbye(1011, "internal error"))
+            self._tell(ErrorReported(ErrorCode.INTERNAL_ERROR, "an internal error"))
+        else:
+            self._tell_closing()
+        self._outbox.close()
 
     def _hand_back_unsent(self) -> None:
         """What the device missed, unless a newer connection of its has it all."""
@@ -228,8 +231,7 @@ class Conversation:
                 self._say_goodbye(Goodbye(1000, "session ended"))
                 self._inner.cancel_scope.cancel()
             case _:
-                dialogue = self._dialogue or await self._begin(self._asked)
-                await dialogue.handle(command)
+                await (self._dialogue or await self._begin(self._asked)).handle(command)
 
     async def _begin(self, request: SessionStart) -> Dialogue:
         """Opens the session and starts talking; a connection does so once."""
@@ -316,8 +318,9 @@ class Conversation:
             yield
         finally:
             try:
-                if self._dialogue:
-                    self._dialogue.close()
+                if dialogue := self._dialogue:
+                    self._dialogue = None
+                    dialogue.close()
             finally:
                 with trio.move_on_after(LET_GO_SECONDS, shield=True) as bound:
                     await self._let_go()
@@ -325,16 +328,14 @@ class Conversation:
                     _log.warning("session_not_released: the store took too long")
 
     async def _let_go(self) -> None:
-        if not self._lease:
-            return
         with suppress(LeaseLost):  # a newer holder did not wait for us
-            if self._session_ended:
+            if self._lease and self._session_ended:
                 await self._lease.erase()
-                return
-            try:
-                await self._lease.save()
-            finally:
-                await self._lease.release()
+            elif self._lease:
+                try:
+                    await self._lease.save()
+                finally:
+                    await self._lease.release()
 
     # --- the dialect's own deadlines ---------------------------------------------------------
 
@@ -366,8 +367,7 @@ class Conversation:
             with trio.move_on_after(self._deadlines.ping_timeout) as timer:
                 await self._wire.ping()
             if timer.cancelled_caught:
-                message = f"no answer to a ping for {self._deadlines.ping_timeout:g} s"
-                raise DeviceStalled(message)
+                raise DeviceStalled(f"no answer to a ping for {self._deadlines.ping_timeout:g} s")
 
     async def _drain(self, draining: trio.Event) -> None:
         await draining.wait()
@@ -383,8 +383,8 @@ class Conversation:
             self._goodbye = goodbye
 
     def _tell_closing(self) -> None:
-        if self._dialogue:
-            session = self._dialogue.session
+        if self._lease:
+            session = self._lease.session
             statistics = session.statistics(self._effects.wall_clock())
             self._tell(StatusChanged(State.CLOSING, session.id, statistics=statistics))
 

@@ -201,10 +201,12 @@ class Dialogue:
             await self._floor_changed.wait()
 
     def close(self) -> None:
-        """After `run`: what was heard but never answered goes into the history."""
+        """After `run`, and the last: what was heard but never answered goes into the history."""
         self._replying.commit_waiting()
         self._late_results += self.floor.announcements
         self._keep_late_results()
+        # These call us back: a cycle, which would wait for the garbage collector with all it holds.
+        del self.floor, self._replying, self._background, self._own_voice, self._listening
 
     # --- requests --------------------------------------------------------------------------
 

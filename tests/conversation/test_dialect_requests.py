@@ -310,9 +310,11 @@ async def test_a_refused_session_leaves_the_device_what_it_is(autojump_clock):
     shows = Capabilities(display_text=True)
     talk = Talking(device=FakeDevice(shows), sessions=ForeignSessions(), session_id="foreign")
     talk.device.say(AudioReceived(b"hello"))
-    await run_briefly(talk)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(run_briefly, talk)
+        await trio.testing.wait_all_tasks_blocked()
+        assert talk.dialogue._capabilities == shows
     [error] = talk.device.events(ErrorReported)
     assert error.code == "SESSION_ERROR"
     assert talk.session.id == "own"
-    assert talk.dialogue._capabilities == shows
     assert talk.recognizer.accepted == [b"hello"]

@@ -18,11 +18,12 @@ from collections.abc import Iterator, Sequence
 from enum import StrEnum
 from functools import cache
 from typing import Any
+from unittest import mock
 from zlib import crc32
 
 import attrs
 import trio
-from fakes import FakeSynthesizer, Talking
+from fakes import FakeSynthesizer, Talking, room_under
 from instruments.laws import Broken, Kind, broken_laws
 from instruments.scenarios import SCENARIOS, Scenario, Witness, watched
 from instruments.sites import Abandoned, Site, Sites, Visit, fail_wait, run_repeatably, watch
@@ -120,6 +121,10 @@ class _Run:
         self.sites = Sites(self.case.visit, self._reach)
 
     async def main(self) -> None:
+        with mock.patch("fakes.room", room_under(self.case.seed)):
+            await self._run()
+
+    async def _run(self) -> None:
         before = trio.lowlevel.current_statistics().tasks_living
         self.witness = self.case.scenario.open()
         self.neighbour = _neighbour()

@@ -105,11 +105,11 @@ MUTANTS = (
         "writer inside the inner nursery",
         "conversation/conversation.py",
         (
-            ("                self._outer.start_soon(self._writer.write)\n", ""),
+            ("                outer.start_soon(self._writer.write)\n", ""),
             (
-                "                        self._inner.start_soon(self._ping)\n",
-                "                        self._inner.start_soon(self._writer.write)\n"
-                "                        self._inner.start_soon(self._ping)\n",
+                "                self._inner.start_soon(self._ping)\n",
+                "                self._inner.start_soon(self._writer.write)\n"
+                "                self._inner.start_soon(self._ping)\n",
             ),
         ),
         "conversation/test_turns.py::test_ending_the_session_says_goodbye",

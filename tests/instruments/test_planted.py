@@ -285,8 +285,8 @@ PLANTS = (
         "all connections share one lane",
         "conversation/outbox.py",
         (
-            ("class Gate(Enum):", "_lane = trio.Lock()\n\n\nclass Gate(Enum):"),
-            ("self._lane = trio.Lock()", "self._lane = _lane"),
+            ("class Gate(Enum):", "_one = trio.Lock()\n\n\nclass Gate(Enum):"),
+            ("_lane: trio.Lock = attrs.field(factory=trio.Lock)", "_lane: trio.Lock = _one"),
         ),
         "stall",
         Kind.NEIGHBOUR,
