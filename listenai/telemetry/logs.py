@@ -1,11 +1,11 @@
 """Logs on standard error: one JSON object a line, or text to read while trying things.
 
 Who logs never waits for who reads.  A pipe that nobody empties blocks whoever writes to it, and
-on Trio's loop that would be every conversation: records become lines at once, in the task that
-logs (whose bound fields they carry), and a thread writes them.  It writes several at once, since
-whenever it wakes it takes the core and the interpreter from the loop, in the middle of a turn.
+on Trio's loop that would be every conversation: a record gets its fields and its message in the
+task that logs, and a thread makes lines of them and writes these.  It writes several at once,
+since whenever it wakes it takes the core and the interpreter from the loop, in mid turn.
 
-So many lines wait; more are dropped, counted, and told as soon as there is room.  `logging`
+So many records wait; more are dropped, counted, and told as soon as there is room.  `logging`
 closes its handlers at exit, and closing waits, for a bounded time, until all lines are written;
 the standard library's QueueListener waits without a bound, and fails to stop where its queue is
 full.  The thread writes past `sys.stderr`: should it be stuck at exit, it must not hold the
@@ -22,13 +22,14 @@ import sys
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from contextvars import ContextVar
+from copy import copy
 from datetime import UTC, datetime
 from queue import Empty, SimpleQueue
 from threading import Event, Thread
 from types import MappingProxyType
 from typing import TextIO
 
-MAX_WAITING_LINES = 10_000  # about 3 MiB; some seconds of a hundred busy devices
+MAX_WAITING = 5_000  # records, about 8 MiB; some seconds of a hundred busy devices
 GATHER_SECONDS = 0.05  # how long the first line waits for others, which are written with it
 MAX_LINES_AT_ONCE = 500
 CLOSE_SECONDS = 1.0  # a reader that takes nothing for so long at exit has lost the rest
@@ -91,7 +92,9 @@ class JsonFormatter(logging.Formatter):
         for name, value in _fields(record).items():
             entry.setdefault(name, value)
         if record.exc_info:
-            entry["exception"] = self.formatException(record.exc_info)
+            record.exc_text = self.formatException(record.exc_info)
+        if record.exc_text:
+            entry["exception"] = record.exc_text
         if record.stack_info:
             entry["stack"] = self.formatStack(record.stack_info)
         return _encode(entry)
@@ -125,7 +128,7 @@ class ThreadHandler(logging.Handler):
         """write: may block; lines for which it raises OSError or ValueError are lost."""
         super().__init__()
         self._write = write
-        self._lines: SimpleQueue[str] = SimpleQueue()
+        self._records: SimpleQueue[logging.LogRecord | None] = SimpleQueue()
         self._closing = Event()
         self._refused = 0  # changed under the handler's lock
         self._lost = 0  # changed by the thread alone
@@ -138,50 +141,71 @@ class ThreadHandler(logging.Handler):
         return self._refused + self._lost
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Hands the line to the thread, unless too many wait."""
-        if self._lines.qsize() >= MAX_WAITING_LINES:
+        """Hands the record to the thread, unless too many wait; its fields must not change."""
+        if self._records.qsize() >= MAX_WAITING:
             self._refused += 1
             return
         try:
-            self._lines.put(self.format(record) + "\n")
+            self._records.put(_settled(record))
         except Exception:  # a malformed record: logging's own way of telling
             self.handleError(record)
 
     def close(self) -> None:
         """Waits until all lines are written, or CLOSE_SECONDS."""
         self._closing.set()
-        self._lines.put("")  # wakes the thread
+        self._records.put(None)  # wakes the thread
         self._thread.join(CLOSE_SECONDS)
         super().close()
 
     def _write_lines(self) -> None:
         told = 0
-        while not (self._closing.is_set() and self._lines.empty()):
+        while not (self._closing.is_set() and self._records.empty()):
             self._write_out(self._gather())
             if (dropped := self.dropped) > told:
-                self._write_out([self._dropping(dropped - told)])
+                self._write_out([_dropping(dropped - told)])
                 told = dropped
 
-    def _gather(self) -> list[str]:
-        """The lines that there are a moment after the first; waits for that."""
-        lines = [self._lines.get()]
+    def _gather(self) -> list[logging.LogRecord]:
+        """The records that there are a moment after the first; waits for that."""
+        records = [self._records.get()]
         self._closing.wait(GATHER_SECONDS)
         with suppress(Empty):
-            while len(lines) < MAX_LINES_AT_ONCE:
-                lines.append(self._lines.get_nowait())
-        return [line for line in lines if line]  # but for the one that only wakes us
+            while len(records) < MAX_LINES_AT_ONCE:
+                records.append(self._records.get_nowait())
+        return [record for record in records if record]  # but for what only wakes us
 
-    def _write_out(self, lines: list[str]) -> None:
+    def _write_out(self, records: list[logging.LogRecord]) -> None:
+        lines = [line for record in records if (line := self._line(record))]
         try:
             self._write("".join(lines))
         except (OSError, ValueError):  # nobody is at the other end, or it was closed
             self._lost += len(lines)
 
-    def _dropping(self, lines: int) -> str:
-        level = logging.WARNING
-        record = logging.LogRecord(__name__, level, __file__, 0, "log_lines_dropped", (), None)
-        record.fields = {"lines": lines}
-        return self.format(record) + "\n"
+    def _line(self, record: logging.LogRecord) -> str | None:
+        try:
+            return self.format(record) + "\n"
+        except Exception:  # a malformed record
+            self.handleError(record)
+            return None
+
+
+def _settled(record: logging.LogRecord) -> logging.LogRecord:
+    """The record without what may change meanwhile, or should be freed soon."""
+    if not record.args and not record.exc_info:
+        return record
+    settled = copy(record)  # others may handle it too
+    settled.msg, settled.args = record.getMessage(), None
+    if record.exc_info:
+        settled.exc_text = logging.Formatter().formatException(record.exc_info)
+        settled.exc_info = None
+    return settled
+
+
+def _dropping(lines: int) -> logging.LogRecord:
+    level = logging.WARNING
+    record = logging.LogRecord(__name__, level, __file__, 0, "log_lines_dropped", (), None)
+    record.fields = {"lines": lines}
+    return record
 
 
 def _writer(stream: TextIO) -> Callable[[str], object]:

@@ -121,7 +121,7 @@ async def test_a_field_is_taken_away_and_a_records_own_wins():
 
 def test_too_many_lines_are_dropped_counted_and_told(monkeypatch):
     """Who logs does not wait; what waits is written, then how many were not."""
-    monkeypatch.setattr(logs, "MAX_WAITING_LINES", 3)
+    monkeypatch.setattr(logs, "MAX_WAITING", 3)
     monkeypatch.setattr(logs, "GATHER_SECONDS", 0)
     writing, readable = threading.Event(), threading.Event()
     lines: list[str] = []
@@ -208,7 +208,7 @@ def test_a_standard_error_that_nobody_reads_stops_nobody():
         status = process.wait()
         guard.cancel()
     assert status == 0
-    too_many = 20_000 - logs.MAX_WAITING_LINES
+    too_many = 20_000 - logs.MAX_WAITING
     taken = 4 * logs.MAX_LINES_AT_ONCE  # at most: what a pipe holds, and what is being written
     assert too_many - taken < dropped < too_many
 
