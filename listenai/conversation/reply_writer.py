@@ -26,6 +26,7 @@ class ReplyWriter:
         await self.outbox.send(self.turn, TextDelta(self.turn.id, delta))
         for sentence in self._splitter.push(delta):
             await self.sentences.send(sentence)
+        await trio.lowlevel.checkpoint()  # many that came together do not keep the loop
 
     async def end_sentence(self) -> None:
         """What was written is spoken, finished or not."""

@@ -214,6 +214,7 @@ class Speaking:
         start = 0
         while len(pcm) - start >= size:
             await self._send_audio(turn, stream, pcm[start : start + size])
+            await trio.lowlevel.checkpoint()  # a long piece does not keep the loop
             start += size
         return pcm[start:]
 
