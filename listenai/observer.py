@@ -67,7 +67,7 @@ class ConnectionObserver(Protocol):
         """A message of so many bytes came in."""
 
     def sent(self, size: int) -> None:
-        """A message of so many bytes was taken by the device's side of the wire."""
+        """A message of so many bytes is to be sent; the device may leave before it is."""
 
     def closed(self, code: int, reason: str) -> None:
         """The connection is over; 1006 where the device left without a goodbye."""

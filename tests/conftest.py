@@ -49,6 +49,7 @@ Run = Callable[..., None]  # as trio.run
 def _run_through(node: Any, wrap: Callable[[Run], Run]) -> None:
     """pytest-trio runs the test by the first of its marks that says how."""
     if marks := [mark for mark in node.iter_markers("trio") if "run" in mark.kwargs]:
+        assert not hasattr(node.obj, "hypothesis"), "pytest-trio runs these by `trio.run` itself"
         node.add_marker(pytest.mark.trio(run=wrap(marks[0].kwargs["run"])), append=False)
 
 

@@ -1,4 +1,4 @@
-"""One connection: reader → listening → floor → turns → outbox → writer, in one nursery.
+"""One connection: reader → listening → floor → turns → outbox → writer, in two nurseries.
 
 Theory.  The writer lives in the outer nursery and outlives everything else, so
 that the last words (an error, a goodbye) still go out; all other tasks live in
@@ -21,6 +21,14 @@ import trio
 from listenai.conversation.decoding import Decoding
 from listenai.conversation.device_tools import DeviceTools, check_device_tools
 from listenai.conversation.dialogue import Dialogue, Engines
+from listenai.conversation.goodbye import (
+    BROKEN,
+    GOING_AWAY,
+    STALLED,
+    TAKEN_OVER,
+    Goodbye,
+    goodbye_of,
+)
 from listenai.conversation.limits import Kind
 from listenai.conversation.replying import Limits
 from listenai.conversation.writer import Writer, message_bytes
@@ -64,18 +72,6 @@ class Deadlines:
     filler: float = 2.0  # of silence while tools run, before a line is said; 0: none is
     ping_interval: float = 30.0  # spec 000: CLOUD_PING_INTERVAL
     ping_timeout: float = 300.0  # spec 000: CLOUD_PING_TIMEOUT
-
-
-@attrs.frozen
-class Goodbye:
-    """How a connection is closed."""
-
-    code: int = 1000
-    reason: str = ""
-
-
-TAKEN_OVER = 4001
-GOING_AWAY = Goodbye(1001, "the server is going away")
 
 
 class Conversation:
@@ -131,13 +127,13 @@ class Conversation:
                 outer.start_soon(self._writer.write)
                 outer.start_soon(self._talk, draining)
         except* DeviceGone as group:
-            _log.debug("device_left")
+            _log.debug("device_left", extra=self._extra())
             self._hand_back_unsent()
-            self._say_goodbye(Goodbye(_close_code(group), "the device left"))
+            self._say_goodbye(goodbye_of(group))
         except* DeviceStalled as group:
-            _log.warning("device_stalled: %s", group.exceptions[0])
+            _log.warning("device_stalled: %s", group.exceptions[0], extra=self._extra())
             self._hand_back_unsent()
-            self._say_goodbye(Goodbye(1008, "the device does not read"))
+            self._say_goodbye(STALLED)
         await self._wire.aclose(self._goodbye.code, self._goodbye.reason)
         if self._failure:
             raise self._failure
@@ -154,15 +150,19 @@ class Conversation:
             raise
         except* Exception as group:  # a bug of ours: first the device is told
             self._failure = group
-            self._say_goodbye(Goodbye(1011, "internal error"))
+            self._say_goodbye(BROKEN)
             self._tell(ErrorReported(ErrorCode.INTERNAL_ERROR, "an internal error"))
         else:
             self._tell_closing()
         self._outbox.close()
 
+    def _extra(self) -> dict[str, object]:
+        """For a record of a task that is older than the session."""
+        return {"fields": {"session": self._lease.session.id}} if self._lease else {}
+
     def _hand_back_unsent(self) -> None:
         """What the device missed, unless a newer connection of its has it all."""
-        if self._goodbye.code != TAKEN_OVER:
+        if self._goodbye != TAKEN_OVER:
             self._writer.hand_back_unsent()
 
     # --- reading ---------------------------------------------------------------------------
@@ -297,7 +297,7 @@ class Conversation:
         self._leave_to_newer()
 
     def _leave_to_newer(self) -> None:
-        self._say_goodbye(Goodbye(TAKEN_OVER, "taken over by a newer connection"))
+        self._say_goodbye(TAKEN_OVER)
         self._inner.cancel_scope.cancel()
 
     def _note_change(self) -> None:
@@ -325,7 +325,8 @@ class Conversation:
                 with trio.move_on_after(LET_GO_SECONDS, shield=True) as bound:
                     await self._let_go()
                 if bound.cancelled_caught:
-                    _log.warning("session_not_released: the store took too long")
+                    message = "session_not_released: the store took too long"
+                    _log.warning(message, extra=self._extra())
 
     async def _let_go(self) -> None:
         with suppress(LeaseLost):  # a newer holder did not wait for us
@@ -391,9 +392,3 @@ class Conversation:
     def _tell(self, event: Notice) -> None:
         with suppress(DeviceStalled):  # then it will not read this either
             self._outbox.post(event)
-
-
-def _close_code(gone: BaseExceptionGroup[DeviceGone]) -> int:
-    """What the device closed with; several tasks may have noticed."""
-    first = gone.exceptions[0]
-    return _close_code(first) if isinstance(first, BaseExceptionGroup) else first.code

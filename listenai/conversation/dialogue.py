@@ -31,7 +31,7 @@ from listenai.conversation.echo import open_policy
 from listenai.conversation.floor import Floor
 from listenai.conversation.listening import Listening, Mark
 from listenai.conversation.music_player import MusicPlayer, MusicSource
-from listenai.conversation.outbox import Gate, Outbox
+from listenai.conversation.outbox import Outbox
 from listenai.conversation.own_voice import OwnVoice
 from listenai.conversation.replying import MAX_WAITING_TURNS, Limits, Replying
 from listenai.conversation.speaking import MakeResampler, Speaking
@@ -57,7 +57,7 @@ from listenai.events import (
     TextTyped,
     VoiceNoticed,
 )
-from listenai.observer import Fact, TurnLeft, TurnOutcome
+from listenai.observer import Fact
 from listenai.sessions.base import Session
 from listenai.settings import Configuration, EffectiveConfiguration, Offer
 from listenai.speech import SpeechEnded, SpeechEvent, SpeechStarted
@@ -202,11 +202,13 @@ class Dialogue:
 
     def close(self) -> None:
         """After `run`, and the last: what was heard but never answered goes into the history."""
-        self._replying.commit_waiting()
-        self._late_results += self.floor.announcements
-        self._keep_late_results()
-        # These call us back: a cycle, which would wait for the garbage collector with all it holds.
-        del self.floor, self._replying, self._background, self._own_voice, self._listening
+        try:
+            self._replying.commit_waiting()
+        finally:
+            self._late_results += self.floor.announcements
+            self._keep_late_results()
+            # These call us back: in a cycle all they hold would wait for the garbage collector.
+            del self.floor, self._replying, self._background, self._own_voice, self._listening
 
     # --- requests --------------------------------------------------------------------------
 
@@ -329,17 +331,6 @@ class Dialogue:
     def _turn_left(self, turn: Turn) -> None:
         self._keep_late_results()
         self._changed()
-        outcome = TurnOutcome.INTERRUPTED if turn.gate is Gate.SHUT else turn.outcome
-        usage = turn.usage
-        self._observe(
-            TurnLeft(
-                turn.id,
-                outcome,
-                usage.prompt_tokens if usage else None,
-                usage.completion_tokens if usage else None,
-            ),
-            trio.current_time(),
-        )
         with suppress(DeviceStalled):  # it may be the very end of a stalled connection
             self._apply(self.floor.turn_left(turn.id, trio.current_time()))
         self._forget_history()

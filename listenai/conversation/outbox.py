@@ -54,9 +54,9 @@ class _Slot:
 
 @attrs.define(eq=False)
 class Outbox:
-    """What waits for the writer of one connection; `changed` is called when it may look again."""
+    """What waits for the writer of one connection; `changed` tells it that it may look again."""
 
-    changed: Callable[[], None]
+    _changed: Callable[[], None]
     closed: bool = False
     _posted: deque[Notice] = attrs.field(factory=deque)
     _slot: _Slot | None = None
@@ -67,7 +67,7 @@ class Outbox:
         if len(self._posted) >= MAX_POSTED:
             raise DeviceStalled(f"{MAX_POSTED} messages wait for a device that does not read")
         self._posted.append(event)
-        self.changed()
+        self._changed()
 
     async def send(self, sender: Sender, event: Notice) -> None:
         """Waits until the writer has taken the message; no checkpoint where it takes it at once."""
@@ -78,7 +78,7 @@ class Outbox:
             await self._lane.acquire()
         self._slot = slot = _Slot(sender, event)
         try:
-            self.changed()
+            self._changed()
             if self._slot is slot:
                 await slot.taken.wait()
         finally:
@@ -86,10 +86,14 @@ class Outbox:
                 self._slot = None
             self._lane.release()
 
+    def gate_changed(self) -> None:
+        """Some sender's gate has opened."""
+        self._changed()
+
     def close(self) -> None:
         """What was posted is still to be taken; then the writer's work is over."""
         self.closed = True
-        self.changed()
+        self._changed()
 
     # --- the writer's side -------------------------------------------------------------------
 

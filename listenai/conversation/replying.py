@@ -38,7 +38,7 @@ from listenai.events import (
     StreamResumed,
     TurnInterrupted,
 )
-from listenai.observer import Fact, TurnOutcome, TurnWaited
+from listenai.observer import Fact, TurnLeft, TurnOutcome, TurnWaited
 from listenai.sessions.base import Interaction, Session
 
 MAX_WAITING_TURNS = 4  # utterances finished while an old turn is still being left
@@ -102,8 +102,8 @@ class Replying:
             stream.playout.resume(trio.current_time())
             self.outbox.post(StreamResumed(stream.id))
         turn.set_gate(Gate.OPEN)
-        self.outbox.changed()
         self.show(turn.state)
+        self.outbox.gate_changed()
 
     def interrupt(self) -> None:
         """The latest turn is over.  Its gate stays shut while the cancel is on its way."""
@@ -141,8 +141,11 @@ class Replying:
     def commit_waiting(self) -> None:
         """The connection is over: what was said but never answered belongs to history."""
         with suppress(trio.WouldBlock, trio.EndOfChannel):
-            while True:
-                self._commit(self._turns.receive_nowait())
+            turn = self._turns.receive_nowait()
+            try:
+                self._commit(turn)
+            finally:  # a bug in what one of them tells does not cost the others
+                self.commit_waiting()
 
     async def _run_turn(self, turn: Turn) -> None:
         turn.marks.reach("started")
@@ -224,6 +227,7 @@ class Replying:
                 tuple(item.call.name for item in items if isinstance(item, ToolCallItem)),
             )
         )
+        self._observe_left(turn, now)
         if turn.gate is Gate.SHUT:
             played = stream.played(now) / stream.sample_rate if stream else 0.0
             self._tell(
@@ -233,6 +237,13 @@ class Replying:
             )
         self._tell(metrics)
         self.left(turn)
+
+    def _observe_left(self, turn: Turn, now: float) -> None:
+        """Before the device is told, whose metrics are the last that is told of a turn."""
+        outcome = TurnOutcome.INTERRUPTED if turn.gate is Gate.SHUT else turn.outcome
+        prompt = turn.usage.prompt_tokens if turn.usage else None
+        completion = turn.usage.completion_tokens if turn.usage else None
+        self.observe(TurnLeft(turn.id, outcome, prompt, completion), now)
 
     def _items(self, turn: Turn, heard: Heard, *, interrupted: bool) -> list[Item]:
         """User, then the reply's heard text with its tool rounds where they happened."""

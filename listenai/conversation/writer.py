@@ -57,7 +57,8 @@ class Writer:
         self._writing = True
         try:
             while not self._unsent and (event := self.outbox.take()):
-                # No checkpoint from here to the wire: a hold cannot come between.
+                # What is taken cannot be held any more: no checkpoint from here to the wire, as
+                # long as that has room.
                 for message in self._translate(event):
                     self._observer.sent(message_bytes(message))
                     self._unsent.append(message)
@@ -66,8 +67,8 @@ class Writer:
                     self._unsent.popleft()
         finally:
             self._writing = False
-        if self._unsent or self.outbox.closed:
-            self._stuck.set()
+            if self._unsent or self.outbox.closed:
+                self._stuck.set()
 
     def hand_back_unsent(self) -> None:
         """The device has left: its dialect may keep for it what still waits here.

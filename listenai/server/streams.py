@@ -89,7 +89,7 @@ async def linger(stream: PeerStream, seconds: float) -> None:
 
 
 class OrderedWriter:
-    """Writes to a stream in the order of the calls, each time the whole or nothing.
+    """Writes to a stream in the order of the calls.
 
     Where nobody else is writing and the transport takes bytes, there is no checkpoint between
     the call and the moment when they are handed over.  A write that is cancelled before its
@@ -100,12 +100,12 @@ class OrderedWriter:
         self._stream = stream
         self._socket = _transport_of(stream).socket
         self._turns = trio.StrictFIFOLock()
-        self._rest = b""  # of what a cancellation has cut in two
+        self._rest = b""  # of what was written in part
         self._lost = False  # TLS cannot tell how much of it has left
 
     def is_ready(self) -> bool:
         """True when a small write would not have to wait."""
-        if self._turns.locked() or self._socket.fileno() < 0:
+        if self._rest or self._turns.locked() or self._socket.fileno() < 0:
             return False
         poll = select.poll()
         poll.register(self._socket, select.POLLOUT)

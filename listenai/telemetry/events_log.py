@@ -194,8 +194,8 @@ class LoggingObserver:
 class _LoggedConnection:
     """Logs what one connection does.
 
-    Facts come from tasks that were started before their ids were known (the writer lives longer
-    than a session), so that each record is given connection and session here.
+    Facts come from tasks that were started before their ids were known (the connection lives
+    longer than a session), so that each record is given connection and session here.
     """
 
     def __init__(self, connection_id: str, dialect: str, peer: str) -> None:
@@ -235,6 +235,7 @@ class _LoggedConnection:
             "bytes_out": self._bytes_out,
         }
         self._log(_CONNECTION, INFO, "connection_closed", fields)
+        bind(session=self._ids.get("session"))  # for whoever still tells of the connection
 
     def _log_row(self, fact: Fact) -> None:
         if isinstance(fact, SessionOpened):

@@ -175,23 +175,21 @@ class ThreadHandler(logging.Handler):
         return [record for record in records if record]  # but for what only wakes us
 
     def _write_out(self, records: list[logging.LogRecord]) -> None:
-        lines = [line for record in records if (line := self._line(record))]
+        lines = []
+        for record in records:
+            try:
+                lines.append(self.format(record) + "\n")
+            except Exception:  # fields that cannot be told: not from here, past `sys.stderr`
+                self._lost += 1
         try:
             self._write("".join(lines))
         except (OSError, ValueError):  # nobody is at the other end, or it was closed
             self._lost += len(lines)
 
-    def _line(self, record: logging.LogRecord) -> str | None:
-        try:
-            return self.format(record) + "\n"
-        except Exception:  # a malformed record
-            self.handleError(record)
-            return None
-
 
 def _settled(record: logging.LogRecord) -> logging.LogRecord:
     """The record without what may change meanwhile, or should be freed soon."""
-    if not record.args and not record.exc_info:
+    if isinstance(record.msg, str) and not record.args and not record.exc_info:
         return record
     settled = copy(record)  # others may handle it too
     settled.msg, settled.args = record.getMessage(), None

@@ -266,7 +266,7 @@ async def test_an_opened_gate_lets_the_held_message_out(schedule, autojump_clock
         await trio.sleep(1)
         assert taker.got == []
         sender.gate = Gate.OPEN
-        taker.outbox.changed()
+        taker.outbox.gate_changed()
         assert taker.got == [delta("a")]
 
 

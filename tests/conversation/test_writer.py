@@ -132,6 +132,25 @@ async def test_the_task_ends_with_the_last_message(schedule, autojump_clock, roo
     assert written.wire.got == [1, 2]
 
 
+@pytest.mark.parametrize("room", [0, 1])
+async def test_a_listener_that_fails_does_not_stop_the_writer(schedule, autojump_clock, room: int):
+    """It is a bug; what it was told of is sent, and the writer's work has an end."""
+    written = Written(NarrowWire(room))
+
+    def fail(notice: Notice) -> None:
+        raise ValueError("a bug")
+
+    written.writer = Writer(written.wire, EventDialect(), NOBODY, STALL_SECONDS, fail)  # type: ignore[arg-type]
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(written.writer.write)
+        with pytest.raises(ValueError, match="a bug"):
+            written.post(1)
+        written.writer.outbox.close()
+        await trio.sleep(1)
+        written.wire.widen(1)
+    assert written.wire.got == [1]
+
+
 async def test_a_dialect_that_fails_does_so_in_the_face_of_who_posts(schedule, autojump_clock):
     """It is a bug; the writer is not stuck with it."""
 

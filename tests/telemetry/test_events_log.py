@@ -8,6 +8,7 @@ from typing import get_args
 
 import pytest
 import trio
+from fakes import Talking
 from observed import CONTENT, TALK, entries, logging_with, watch_talk
 
 from listenai.conversation.actions import CommitUtterance, Show, Tell
@@ -147,8 +148,24 @@ async def test_the_first_token_of_a_reply_is_told_once(autojump_clock):
     assert begun == [1, 2]
 
 
+async def test_who_tells_of_a_connections_end_names_its_session(autojump_clock):
+    """Also tasks that were there before the session, and whoever serves the connection."""
+    with logging_with("INFO", "json") as said:
+        observer = LoggingObserver().open_connection("k-1", "ListenAI", "192.0.2.7")
+        talk = Talking(observer=observer)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(talk.run)
+            talk.ask()
+            await trio.sleep(0.5)
+            talk.device.stop_reading()
+        observer.closed(1008, "")
+        logging.getLogger("server").error("connection_failed")
+    told = {entry["event"].split(":")[0]: entry.get("session") for entry in entries(said)}
+    assert told["device_stalled"] == told["connection_failed"] == talk.session.id
+
+
 async def test_facts_name_their_ids_whoever_tells_them(autojump_clock):
-    """The writer was started before there was a session."""
+    """Some tasks were started before there was a session."""
     with logging_with("INFO", "json") as said:
         connection = LoggingObserver().open_connection("k-1", "ListenAI", "192.0.2.7")
         connection.observe(SessionOpened("s-1", restored=False), 0.0)

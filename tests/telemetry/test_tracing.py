@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import trio
+from fakes import Talking
 from observed import CONTENT, watch_talk
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
@@ -20,6 +21,7 @@ from opentelemetry.trace import (
 )
 
 from listenai.conversation.actions import BeginTurn, UserTyped
+from listenai.events import ErrorReported
 from listenai.observer import TurnLeft, TurnOutcome
 from listenai.telemetry import tracing
 from listenai.telemetry.tracing import TracingObserver, otlp_exporter
@@ -68,6 +70,23 @@ def turn(spans: Sequence[ReadableSpan], turn_id: int) -> ReadableSpan:
 def children(spans: Sequence[ReadableSpan], parent: ReadableSpan) -> list[ReadableSpan]:
     assert parent.context
     return [span for span in spans if span.parent and span.parent.span_id == parent.context.span_id]
+
+
+async def test_a_conversation_is_traced_to_its_end(autojump_clock):
+    """A real one, whose facts come in the order in which they do."""
+    exporter = InMemorySpanExporter()
+    observer = TracingObserver(exporter, wall_clock=lambda: EPOCH + trio.current_time())
+    talk = Talking(observer=observer.open_connection("k-1", "ListenAI", "192.0.2.7"))
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(talk.run)
+        talk.ask()
+        await trio.sleep(5)
+        assert not talk.device.events(ErrorReported)
+        talk.device.leave()
+    observer.close()
+    spans = exporter.get_finished_spans()
+    assert "left" in [name for name, _ in events(turn(spans, 1))]
+    assert {span.name for span in children(spans, turn(spans, 1))} >= {"llm", "tts"}
 
 
 async def test_a_connection_is_one_trace(autojump_clock):
