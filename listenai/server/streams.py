@@ -105,7 +105,7 @@ class OrderedWriter:
 
     def is_ready(self) -> bool:
         """True when a small write would not have to wait."""
-        if self._rest or self._turns.locked() or self._socket.fileno() < 0:
+        if self._turns.locked() or self._socket.fileno() < 0:
             return False
         poll = select.poll()
         poll.register(self._socket, select.POLLOUT)

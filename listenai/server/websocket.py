@@ -158,7 +158,8 @@ class WebSocketWire:
         frames.feed(piece)
         if frames.answered != answered or frames.phase is Phase.OVER:
             self._tell_news()
-        if frames.pongs and self._writer.is_ready():
+        # What is begun is about to be completed by `send`, and takes the answers along.
+        if frames.pongs and self._begun is None and self._writer.is_ready():
             with suppress(DeviceGone):  # the next reading tells, after what was still received
                 await self._write(b"")
 
