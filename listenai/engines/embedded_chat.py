@@ -54,6 +54,7 @@ class EmbeddedChatModel:
         settings: ChatSettings,
     ) -> AsyncIterator[AsyncIterator[ReplyPart]]:
         """Streams one reply word by word, at most `settings.max_tokens` of them, or a tool call."""
+        # No scope is around a `yield`: it needs no channel and no task.
         async with aclosing(self._parts(messages, tools, settings)) as parts:
             yield parts
 

@@ -86,6 +86,7 @@ class TimedChatModel:
         settings: ChatSettings,
     ) -> AsyncIterator[AsyncIterator[ReplyPart]]:
         """Streams the tokens; messages, tools and settings are not looked at."""
+        # No scope is around a `yield`, here and below: it needs no channel and no task.
         async with aclosing(self._tokens()) as tokens:
             yield tokens
 
