@@ -21,7 +21,8 @@ async def test_a_seed_is_an_order_of_tasks(request: pytest.FixtureRequest) -> No
         for number in range(6):
             nursery.start_soon(step, number)
     seed = request.node.callspec.params["schedule"]
-    assert order == ORDERS.get(seed, order)
+    if seed in ORDERS:  # the default ones; more seeds are only more of the same
+        assert order == ORDERS[seed]
 
 
 @pytest.mark.xfail(raises=AssertionError, strict=True)

@@ -29,7 +29,7 @@ from threading import Event, Thread
 from types import MappingProxyType
 from typing import TextIO
 
-MAX_WAITING = 5_000  # records, about 8 MiB; some seconds of a hundred busy devices
+MAX_WAITING = 5_000  # records, 4 to 5 MiB; some seconds of a hundred busy devices
 GATHER_SECONDS = 0.05  # how long the first line waits for others, which are written with it
 MAX_LINES_AT_ONCE = 500
 CLOSE_SECONDS = 1.0  # a reader that takes nothing for so long at exit has lost the rest
